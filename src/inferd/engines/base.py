@@ -1,0 +1,67 @@
+"""The protocol of an engine: software that computes. Engines know no HTTP, no SQL, no money.
+
+An engine lives in a worker process and serves one model. `load` blocks (the worker runs it in a
+thread); `run` yields events. When `cancel` is set the engine stops within one step and ends with
+`Stopped`, whose usage counts everything that it computed; closing the iterator stops it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from inferd.catalog.card import ModelCard
+from inferd.tasks.base import TaskName
+from inferd.tasks.text_generation import Event, TextGenerationRequest
+
+Request = TextGenerationRequest
+"""The union of all tasks' requests; text generation is the only one so far."""
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What an engine may use."""
+
+    files: dict[str, str]
+    """role → absolute path."""
+    threads: int
+    runtime_dir: str
+    """A private directory (0700) for sockets."""
+
+    def path(self, role: str) -> Path:
+        """The file of a role. KeyError when the card has none."""
+        return Path(self.files[role])
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What a loaded engine can do."""
+
+    tasks: tuple[TaskName, ...]
+    slots: int
+    """Requests computed at once. A request with `n` choices takes `n` of them."""
+    context_length: int
+    """Prompt and output of one request, in tokens."""
+
+
+class Engine(Protocol):
+    """One model, loaded."""
+
+    def load(self, card: ModelCard, resources: Resources) -> Features:
+        """Load and warm up. Raises EngineFailed with a sentence."""
+        ...
+
+    def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
+        """Compute. Raises BadRequest, ContextLengthExceeded or EngineFailed."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything; nothing runs any more when this returns."""
+        ...
+
+    @staticmethod
+    def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
+        """Estimated resident bytes of a worker, before it is loaded."""
+        ...

@@ -1,0 +1,106 @@
+"""What storage returns: its own Structs, one for each table."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+EntryStatus = Literal["succeeded", "cancelled", "failed"]
+
+
+class AccountRow(msgspec.Struct, frozen=True):
+    """Who pays."""
+
+    id: str
+    name: str
+    created_unix_ns: int
+    credit_nanos: int | None
+    """Prepaid credit; None: no budget is set, nothing is reserved."""
+
+
+class TokenRow(msgspec.Struct, frozen=True):
+    """An API token; the secret itself is nowhere."""
+
+    id: str
+    account_id: str
+    name: str
+    digest: bytes
+    """HMAC-SHA256 of the secret under the installation's key."""
+    fragment: str
+    """The secret's last five characters, for recognition."""
+    scopes: tuple[str, ...]
+    created_unix_ns: int
+    revoked_unix_ns: int | None = None
+
+
+class PriceRow(msgspec.Struct, frozen=True):
+    """A version of a model's price; rates are nano-dollars per 1,000,000 units."""
+
+    id: int
+    model: str
+    input_rate: int
+    cached_rate: int
+    output_rate: int
+    valid_from_unix_ns: int
+    valid_to_unix_ns: int | None = None
+
+
+class EntryRow(msgspec.Struct, frozen=True):
+    """A settled request: one row for each, append-only."""
+
+    request_id: str
+    account_id: str
+    token_id: str
+    model: str
+    task: str
+    dialect: str
+    streamed: bool
+    status: EntryStatus
+    stage: str
+    """Where it ended: queued, loading, prefill, decode, done."""
+    error_code: str | None
+    end_user: str | None
+    """The caller's own `user` field, for charging back."""
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    estimated: bool
+    price_id: int
+    cost_nanos: int
+    created_unix_ns: int
+    settled_unix_ns: int
+    queue_ms: int
+    first_event_ms: int | None
+    runtime_ms: int
+
+
+class ReservationRow(msgspec.Struct, frozen=True):
+    """Money set aside for a request that runs. Rows of a dead process are released at start."""
+
+    request_id: str
+    account_id: str
+    nanos: int
+    created_unix_ns: int
+
+
+class Settle(msgspec.Struct, frozen=True, tag="settle"):
+    """Write the entry and drop the request's reservation, together. Idempotent by request id."""
+
+    entry: EntryRow
+
+
+class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
+    """Write a reservation."""
+
+    reservation: ReservationRow
+
+
+class Release(msgspec.Struct, frozen=True, tag="release"):
+    """Drop a reservation without an entry: the request never ran."""
+
+    request_id: str
+
+
+LedgerWrite = Settle | Reserve | Release
+"""What the ledger's writer thread commits, in groups."""
