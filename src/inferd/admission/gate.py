@@ -1,0 +1,64 @@
+"""The one way in for everything that costs: scope, limits, money, in this order.
+
+A refusal consumes nothing. What `admit` returns must be closed by whoever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.admission.work import Order, Rooms, Work
+from inferd.errors import Forbidden, Unavailable
+from inferd.metering.cost import cost_bound
+from inferd.metering.prices import Price, PriceBook
+from inferd.money import NanoUsd
+from inferd.storage.rows import EntryRow
+
+TOKENS_PER_MESSAGE = 16
+"""Most that a chat template adds around one message; ChatML adds 5, Llama 3 adds 5 to 7."""
+
+
+class Gate:
+    """Admits work, or raises Forbidden, TooManyRequests, PaymentRequired or Unavailable."""
+
+    def __init__(self, rooms: Rooms, prices: PriceBook) -> None:
+        self._rooms = rooms
+        self._prices = prices
+        self._observers: list[Callable[[EntryRow], None]] = []
+
+    def observe(self, observer: Callable[[EntryRow], None]) -> None:
+        """Call `observer` with each settled entry: the one event behind metrics and logs."""
+        self._observers.append(observer)
+
+    def admit(self, caller: Caller, order: Order) -> Work:
+        """Let one order in. No database is read."""
+        rooms = self._rooms
+        if not caller.may(INFERENCE_RUN):
+            raise Forbidden(f"This token lacks the scope {INFERENCE_RUN!r}.")
+        if not rooms.ledger.healthy:
+            raise Unavailable(
+                "Usage cannot be recorded at the moment, so nothing is served.",
+                retry_after_seconds=5,
+            )
+        price = self._prices.current(order.card.name)
+        rooms.concurrency.enter(caller.account_id, order.card.name)
+        try:
+            rooms.ledger.reserve(caller.account_id, order.request_id, bound(order, price))
+        except BaseException:
+            rooms.concurrency.leave(caller.account_id, order.card.name)
+            raise
+        return Work(rooms, caller, order, price, self._settled)
+
+    def _settled(self, entry: EntryRow) -> None:
+        for observer in self._observers:
+            observer(entry)
+
+
+def bound(order: Order, price: Price) -> NanoUsd:
+    """The most that the order can cost, without a tokenizer: a token is at least a byte."""
+    request, context = order.request, order.card.context_length
+    text = request.prompt_bytes() + order.card.template_allowance_tokens
+    input_max = min(context, text + TOKENS_PER_MESSAGE * request.message_count())
+    output_max = request.n * min(request.max_tokens or context, context)
+    return cost_bound(input_tokens_max=input_max, output_tokens_max=output_max, price=price)

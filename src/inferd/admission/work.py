@@ -1,0 +1,188 @@
+"""One billable unit of work, from the gate to its one settlement.
+
+Whoever runs work iterates `events` and closes it in a `finally`. The entry is committed before
+`Done` comes out of `events`; every other ending is settled by `close`. Both are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Literal
+
+import msgspec
+
+from inferd.access.caller import Caller
+from inferd.access.limits import Concurrency
+from inferd.catalog.card import ModelCard
+from inferd.clock import Clock
+from inferd.errors import InferdError
+from inferd.metering.cost import cost, cost_bound
+from inferd.metering.ledger import Ledger
+from inferd.metering.prices import Price
+from inferd.money import NanoUsd
+from inferd.serving.replica import Flight
+from inferd.serving.router import Ask, Router
+from inferd.storage.rows import EntryRow, EntryStatus
+from inferd.tasks.base import NOTHING
+from inferd.tasks.text_generation import Done, Event, Started, TextGenerationRequest
+
+Dialect = Literal["openai", "native", "cli"]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What somebody wants computed."""
+
+    request_id: str
+    card: ModelCard
+    request: TextGenerationRequest
+    dialect: Dialect
+    streamed: bool
+    end_user: str | None = None
+    """The caller's own name for who asked; stored with the entry for charging back."""
+
+
+class Rooms(msgspec.Struct, frozen=True):
+    """What admission stands on."""
+
+    router: Router
+    ledger: Ledger
+    concurrency: Concurrency
+    clock: Clock
+
+
+class Work:
+    """Admitted work: a slot of the caller's concurrency and, with a budget, reserved money."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        caller: Caller,
+        order: Order,
+        price: Price,
+        on_settled: Callable[[EntryRow], None],
+    ) -> None:
+        self.order = order
+        self.flight = Flight()
+        self.error: InferdError | None = None
+        """Why the work failed, if it did."""
+        self.entry: EntryRow | None = None
+        """The settled entry, once there is one."""
+        self._rooms = rooms
+        self._caller = caller
+        self._price = price
+        self._on_settled = on_settled
+        self._created_unix_ns = rooms.clock.unix_ns()
+        self._created_seconds = rooms.clock.seconds()
+        self._first_event_seconds: float | None = None
+        self._settling: asyncio.Future[None] | None = None
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Queue, run, meter. `Done` comes after its entry is committed."""
+        order = self.order
+        ask = Ask(
+            request_id=order.request_id,
+            account_id=self._caller.account_id,
+            card=order.card,
+            request=order.request,
+            work=order.request.prompt_bytes() // 4 + (order.request.max_tokens or 256),
+            slots=order.request.n,
+        )
+        try:
+            async with aclosing(self._rooms.router.run(ask, self.flight)) as events:
+                async for event in events:
+                    if type(event) is Started:
+                        self._shrink(event)
+                    elif self._first_event_seconds is None:
+                        self._first_event_seconds = self._rooms.clock.seconds()
+                    if type(event) is Done:
+                        self.flight.usage = event.usage
+                        await self._settle("succeeded")
+                    yield event
+        except InferdError as error:
+            self.error = error
+            raise
+
+    async def close(self) -> None:
+        """Settle what has not settled: failed if an error was seen, cancelled otherwise."""
+        if self._settling is None:
+            await self._settle("failed" if self.error is not None else "cancelled")
+        else:
+            await asyncio.shield(self._settling)
+
+    @property
+    def settled(self) -> bool:
+        """True once the settlement is over, well or not."""
+        return self._settling is not None and self._settling.done()
+
+    @property
+    def cost_nanos(self) -> NanoUsd:
+        """Cost of the usage so far."""
+        return cost(self.flight.usage, self._price)
+
+    @property
+    def queue_ms(self) -> int:
+        """Milliseconds until a slot was granted, loading included; so far, if none was."""
+        granted = self.flight.granted_seconds
+        until = self._rooms.clock.seconds() if granted is None else granted
+        return round((until - self._created_seconds) * 1000)
+
+    @property
+    def runtime_ms(self) -> int:
+        """Milliseconds since a slot was granted; 0 while there is none."""
+        granted = self.flight.granted_seconds
+        return 0 if granted is None else round((self._rooms.clock.seconds() - granted) * 1000)
+
+    def _shrink(self, started: Started) -> None:
+        """The prompt is counted now: keep no more money aside than the request can still cost."""
+        bound = cost_bound(
+            input_tokens_max=started.prompt_tokens,
+            output_tokens_max=self.order.request.n * started.max_tokens,
+            price=self._price,
+        )
+        self._rooms.ledger.shrink(self.order.request_id, bound)
+
+    async def _settle(self, status: EntryStatus) -> None:
+        self._settling = asyncio.ensure_future(self._commit(status))
+        # The commit must survive the cancellation of whoever waits for it.
+        await asyncio.shield(self._settling)
+
+    async def _commit(self, status: EntryStatus) -> None:
+        self._rooms.concurrency.leave(self._caller.account_id, self.order.card.name)
+        if status == "failed" and self.flight.usage == NOTHING and self.flight.replica_id is None:
+            # Shed or refused before any replica saw it: nothing happened that could be billed.
+            self._rooms.ledger.release(self.order.request_id)
+            return
+        entry = self._make_entry(status)
+        await self._rooms.ledger.settle(entry)
+        self.entry = entry
+        self._on_settled(entry)
+
+    def _make_entry(self, status: EntryStatus) -> EntryRow:
+        usage, order, caller = self.flight.usage, self.order, self._caller
+        first = self._first_event_seconds
+        return EntryRow(
+            request_id=order.request_id,
+            account_id=caller.account_id,
+            token_id=caller.token_id,
+            model=order.card.name,
+            task=order.card.task,
+            dialect=order.dialect,
+            streamed=order.streamed,
+            status=status,
+            stage="done" if status == "succeeded" else self.flight.stage,
+            error_code=self.error.code if self.error else None,
+            end_user=order.end_user,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            estimated=usage.estimated,
+            price_id=self._price.id,
+            cost_nanos=self.cost_nanos,
+            created_unix_ns=self._created_unix_ns,
+            settled_unix_ns=self._rooms.clock.unix_ns(),
+            queue_ms=self.queue_ms,
+            first_event_ms=None if first is None else round((first - self._created_seconds) * 1000),
+            runtime_ms=self.runtime_ms,
+        )

@@ -1,0 +1,136 @@
+"""The ASGI application: find the route, know the caller, answer, and settle whatever happened.
+
+The `finally` of `_answer` runs once for every request that got this far: success, refusal, crash,
+client gone. Nothing else settles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from inferd.access.caller import ADMIN
+from inferd.api.credential import credential, from_foreign_site
+from inferd.api.errors import render
+from inferd.api.exchange import Exchange, Message, Receive, Send
+from inferd.api.log import RequestLog
+from inferd.api.routes import Access, RouteTable, shape_of
+from inferd.api.services import Services
+from inferd.api.table import ROUTES
+from inferd.errors import ClientGone, Forbidden, InferdError, Unauthorized
+
+_log = logging.getLogger("inferd.api")
+
+
+class Application:
+    """An ASGI 3 callable over the route table."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._table = RouteTable(ROUTES)
+        self._request_log = RequestLog(services.clock, as_json=services.options.log_json)
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request; answer lifespan events; refuse everything else."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(Exchange(scope, receive, send))
+
+    async def _answer(self, exchange: Exchange) -> None:
+        began_seconds = self._services.clock.seconds()
+        failure: InferdError | None = None
+        try:
+            await self._dispatch(exchange)
+        except InferdError as error:
+            failure = error
+            await self._refuse(exchange, error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not exchange.gone or task is None:
+                raise
+            # We cancelled ourselves because the client left; the task goes on to settle.
+            task.uncancel()
+            failure = ClientGone("The client left.")
+        except Exception as error:  # noqa: BLE001 the request's outermost loop
+            _log.exception("request %s failed", exchange.request_id)
+            failure = InferdError("Something broke inside inferd.", detail=repr(error))
+            await self._refuse(exchange, failure)
+        finally:
+            exchange.close()
+            await self._settle(exchange)
+            self._finish(exchange, failure, began_seconds)
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        exchange.shape = shape_of(exchange.path)
+        route, rest = self._table.match(exchange.method, exchange.path)
+        exchange.route, exchange.rest, exchange.shape = route.path, rest, route.shape
+        await self._authenticate(exchange, route.access)
+        await route.endpoint(exchange, self._services)
+
+    async def _authenticate(self, exchange: Exchange, access: Access) -> None:
+        secret = credential(exchange.headers)
+        public = access == "public" or (
+            access == "catalogue" and self._services.options.public_catalogue
+        )
+        if public:
+            return
+        if secret is None:
+            raise Unauthorized("Not authenticated.")
+        if from_foreign_site(exchange.headers):
+            raise Forbidden("A session cookie is not accepted from another site.")
+        tokens = self._services.tokens
+        exchange.caller = tokens.known(secret) or await tokens.authenticate(secret)
+        if access == "admin" and not exchange.caller.may(ADMIN):
+            raise Forbidden("This needs an admin token.")
+
+    async def _refuse(self, exchange: Exchange, error: InferdError) -> None:
+        if isinstance(error, ClientGone) or exchange.gone:
+            return
+        if exchange.status:
+            # The status line is out; closing without an end is all that can still be said.
+            _log.warning("request %s broke after its first byte", exchange.request_id)
+            return
+        status, body, headers = render(error, exchange.shape)
+        await exchange.respond(status, body, headers)
+
+    async def _settle(self, exchange: Exchange) -> None:
+        work, task = exchange.work, asyncio.current_task()
+        while work is not None:
+            try:
+                await work.close()
+            except asyncio.CancelledError:
+                # The client may leave just now; the settlement goes on and is awaited again.
+                if not exchange.gone or task is None:
+                    raise
+                task.uncancel()
+            except InferdError as error:
+                sentence = "request %s could not be settled: %s"
+                _log.error(sentence, exchange.request_id, error)
+                return
+            else:
+                return
+
+    def _finish(
+        self, exchange: Exchange, failure: InferdError | None, began_seconds: float
+    ) -> None:
+        status = 499 if exchange.gone else exchange.status
+        self._services.metrics.responded(exchange.route, status)
+        self._request_log.write(exchange, failure, began_seconds)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def build(services: Services) -> Application:
+    """Make the application and let metrics follow the ledger."""
+    services.gate.observe(services.metrics.settled)
+    services.metrics.watch(services.router)
+    return Application(services)

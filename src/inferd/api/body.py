@@ -1,0 +1,69 @@
+"""Request bodies: caps before anything is kept, gunzip with a cap, one strict JSON decode."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TypeVar
+
+import msgspec
+
+from inferd.api.errors import FieldInvalid
+from inferd.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+
+T = TypeVar("T")
+
+_AT = re.compile(r" - at `\$\.?(.*?)`$")
+_JSON_TYPES = (b"application/json", b"text/plain", b"application/x-www-form-urlencoded")
+"""curl -d and some clients send JSON under the last two; a body that is not JSON fails anyway."""
+
+
+def check_media_type(content_type: bytes | None) -> None:
+    """Refuse what cannot be JSON. No type at all is accepted: some clients send none."""
+    if content_type is None:
+        return
+    name = content_type.split(b";", 1)[0].strip().lower()
+    if name in _JSON_TYPES or name.endswith(b"+json"):
+        return
+    shown = name[:80].decode("latin-1")
+    raise UnsupportedMediaType(f"The body must be JSON; content type {shown!r} is not accepted.")
+
+
+def gunzip(body: bytes, *, bytes_max: int) -> bytes:
+    """Inflate one or more gzip members, never beyond `bytes_max`."""
+    out = bytearray()
+    rest = body
+    while rest:
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            out += inflater.decompress(rest, bytes_max + 1 - len(out))
+        except zlib.error:
+            raise BadRequest("The body says gzip and is not.") from None
+        if len(out) > bytes_max:
+            raise PayloadTooLarge(f"The unpacked body is over {bytes_max} bytes.")
+        if not inflater.eof:
+            raise BadRequest("The gzip body is cut off.")
+        rest = inflater.unused_data
+    return bytes(out)
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decode and validate. FieldInvalid names the field with a dotted path."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        sentence, param = _locate(str(error))
+        raise FieldInvalid(sentence, param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadRequest("The body is not valid JSON.") from None
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply.") from None
+
+
+def _locate(message: str) -> tuple[str, str | None]:
+    found = _AT.search(message)
+    if not found:
+        return message, None
+    path = found[1].replace("[", ".").replace("]", "").strip(".") or None
+    sentence = message[: found.start()].replace("`", "")
+    return (f"{path}: {sentence}." if path else f"{sentence}."), path

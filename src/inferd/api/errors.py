@@ -1,0 +1,63 @@
+"""One renderer for each dialect: an InferdError becomes a body or a stream's last event."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import msgspec
+
+from inferd.errors import BadRequest, InferdError, NotFound
+
+Shape = Literal["openai", "native"]
+"""Which envelope a route speaks (deepinfra-api 1.7): B for OpenAI routes, A and C elsewhere."""
+
+
+class FieldInvalid(BadRequest):
+    """The body does not fit the schema. Native routes answer 422 with a list, OpenAI ones 400."""
+
+    code = "validation_error"
+
+
+class RouteNotFound(NotFound):
+    """No such path."""
+
+
+def render(error: InferdError, shape: Shape) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """(status, JSON body, extra headers)."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_seconds))))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RouteNotFound) or error.code == "method_not_allowed":
+        return error.status, msgspec.json.encode({"detail": error.message}), headers
+    if shape == "openai":
+        return error.status, msgspec.json.encode({"error": _openai(error)}), headers
+    if isinstance(error, FieldInvalid):
+        path = [part for part in (error.param or "").split(".") if part]
+        item = {"type": "value_error", "loc": ["body", *path], "msg": error.message}
+        return 422, msgspec.json.encode({"detail": [item]}), headers
+    return error.status, msgspec.json.encode({"detail": {"error": error.message}}), headers
+
+
+def stream_event(error: InferdError) -> bytes:
+    """The event that ends a stream whose status line is already sent.
+
+    Both spellings at once: OpenAI's clients look for `error`, DeepInfra's for `error_message`.
+    """
+    body = {
+        "error": _openai(error),
+        "error_type": error.code,
+        "error_message": error.message,
+    }
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def _openai(error: InferdError) -> dict[str, str | None]:
+    return {
+        "message": error.message,
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
+    }

@@ -1,0 +1,172 @@
+"""One HTTP request and its answer, over raw ASGI.
+
+The exchange notices a client that leaves in every phase: once the body is read, a watcher waits
+for the disconnect and cancels the endpoint, which then unwinds like any cancelled task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from inferd import ids
+from inferd.access.caller import Caller
+from inferd.admission.work import Work
+from inferd.api.body import check_media_type, gunzip
+from inferd.api.errors import Shape
+from inferd.errors import (
+    BadRequest,
+    ClientGone,
+    PayloadTooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+
+# ASGI's own types are open mappings.
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+_ALWAYS = ((b"x-content-type-options", b"nosniff"),)
+
+
+class Exchange:
+    """A request being answered."""
+
+    def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.request_id = ids.request_id()
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.shape: Shape = "native"
+        self.route = "unknown"
+        """The route's pattern, for logs and metrics."""
+        self.rest = ""
+        """What stood for `{rest}` in the route's pattern: a model name, an id."""
+        self.work: Work | None = None
+        self.status = 0
+        """HTTP status sent; 0 while nothing was."""
+        self.gone = False
+        """The client has left."""
+        self._caller: Caller | None = None
+        self._receive = receive
+        self._send = send
+        self._watcher: asyncio.Task[None] | None = None
+        self._body_complete = False
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks. Unauthorized on a public route without a credential."""
+        if self._caller is None:
+            raise Unauthorized("Not authenticated.")
+        return self._caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @property
+    def anonymous(self) -> bool:
+        """True if no credential was shown (public routes only)."""
+        return self._caller is None
+
+    async def body(self, *, bytes_max: int, seconds_max: float) -> bytes:
+        """The JSON body, unpacked. Caps hold before and after gunzip."""
+        check_media_type(self.headers.get(b"content-type"))
+        encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b"gzip", b""):
+            raise UnsupportedMediaType("Only gzip is accepted as a content encoding.")
+        declared = self.headers.get(b"content-length", b"0")
+        if declared.isdigit() and int(declared) > bytes_max:
+            raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
+        try:
+            raw = await asyncio.wait_for(self._read(bytes_max), seconds_max)
+        except TimeoutError:
+            raise BadRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
+        return gunzip(raw, bytes_max=bytes_max) if encoding == b"gzip" else raw
+
+    async def _read(self, bytes_max: int) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.gone = True
+                raise ClientGone("The client left while it sent its body.")
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            if size > bytes_max:
+                raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
+            parts.append(chunk)
+            more = message.get("more_body", False)
+        self._body_complete = True
+        return b"".join(parts)
+
+    def watch(self) -> None:
+        """From here on, a client that leaves cancels the task that calls this."""
+        task = asyncio.current_task()
+        assert task is not None, "watch() is called from within the request's task"
+        # Held by the exchange, cancelled in `close`.
+        self._watcher = asyncio.create_task(self._wait_gone(task))  # noqa: TID251
+
+    async def _wait_gone(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.leave(task)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """Treat the client as gone: it closed, or it has stopped reading."""
+        if not self.gone:
+            self.gone = True
+            task.cancel()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send status and headers."""
+        self.status = status
+        own = (b"x-request-id", self.request_id.encode())
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, own, *_ALWAYS],
+            }
+        )
+
+    async def write(self, chunk: bytes) -> None:
+        """Send a piece of the body. Waits while the client does not read."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self, chunk: bytes = b"") -> None:
+        """Send the last piece."""
+        # Servers report a complete answer as a disconnect; that is not a client that left.
+        self.close()
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    async def respond(
+        self, status: int, body: bytes, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Send a whole JSON answer."""
+        length = (b"content-length", b"%d" % len(body))
+        extra = headers or []
+        named = any(name == b"content-type" for name, _ in extra)
+        close = [] if self._body_complete or self.method in ("GET", "HEAD") else _closing(self)
+        await self.start(status, [*([] if named else [JSON]), length, *extra, *close])
+        await self.end(body)
+
+
+def _closing(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    """An unread body would be read as the next request: close instead, when there is one."""
+    has_body = (
+        exchange.headers.get(b"content-length", b"0") != b"0"
+        or b"transfer-encoding" in exchange.headers
+    )
+    return [(b"connection", b"close")] if has_body else []

@@ -1,0 +1,108 @@
+"""How every inference endpoint answers: one path for streams and plain bodies.
+
+An endpoint decodes its wire body into a Request and brings an Answer that speaks its dialect;
+this module admits the work, folds its events and sends what the Answer makes of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from inferd.admission.work import Order, Work
+from inferd.api.body import decode
+from inferd.api.errors import stream_event
+from inferd.api.exchange import Exchange
+from inferd.api.services import Services
+from inferd.api.stream import EventStream
+from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest, InferdError
+from inferd.tasks.base import TaskName
+from inferd.tasks.text_generation import Done, Text
+
+T = TypeVar("T")
+
+
+class Answer(Protocol):
+    """One dialect's way to say an answer. Sees each event once, in order."""
+
+    def text(self, event: Text, work: Work) -> bytes:
+        """The events for new text when streaming; b"" if there is nothing to send yet."""
+        ...
+
+    def fold(self, event: Text) -> None:
+        """Keep new text for a plain body."""
+        ...
+
+    def last(self, done: Done, work: Work) -> bytes:
+        """The final events of a stream, usage and terminator included."""
+        ...
+
+    def body(self, done: Done, work: Work) -> bytes:
+        """The plain JSON body."""
+        ...
+
+
+async def read(exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[T]) -> T:
+    """The decoded JSON body, within the caps."""
+    options = services.options
+    raw = await exchange.body(
+        bytes_max=options.body_bytes_max, seconds_max=options.body_seconds_max
+    )
+    return decode(raw, decoder)
+
+
+def cache_scope(exchange: Exchange, services: Services) -> str:
+    """Whose cached prompt prefixes the caller may reuse."""
+    return "" if services.options.share_prefix_cache else exchange.caller.account_id
+
+
+def find_model(services: Services, name: str, task: TaskName) -> ModelCard:
+    """The card of a model that does this task. Raises ModelNotFound or BadRequest."""
+    card = services.catalog.get(name)
+    if card.task != task:
+        raise BadRequest(f"The model {name} does {card.task}, not {task}.", param="model")
+    return card
+
+
+async def run(exchange: Exchange, services: Services, order: Order, answer: Answer) -> None:
+    """Admit, compute, answer. The exchange's owner settles whatever did not come to its end."""
+    exchange.work = services.gate.admit(exchange.caller, order)
+    exchange.watch()
+    if order.streamed:
+        await _stream(exchange, services, exchange.work, answer)
+    else:
+        await _plain(exchange, exchange.work, answer)
+
+
+async def _plain(exchange: Exchange, work: Work, answer: Answer) -> None:
+    async with aclosing(work.events()) as events:
+        async for event in events:
+            if type(event) is Text:
+                answer.fold(event)
+            elif type(event) is Done:
+                timing = [
+                    (b"x-queue-ms", b"%d" % work.queue_ms),
+                    (b"x-inference-ms", b"%d" % work.runtime_ms),
+                ]
+                await exchange.respond(200, answer.body(event, work), timing)
+
+
+async def _stream(exchange: Exchange, services: Services, work: Work, answer: Answer) -> None:
+    stream = EventStream(exchange, services.options, services.clock)
+    try:
+        async with aclosing(work.events()) as events:
+            async for event in events:
+                if type(event) is Text:
+                    if chunk := answer.text(event, work):
+                        await stream.send(chunk)
+                elif type(event) is Done:
+                    await stream.end(answer.last(event, work))
+    except InferdError as error:
+        if not stream.started:
+            raise
+        await stream.end(stream_event(error))
+    finally:
+        await stream.close()

@@ -1,0 +1,32 @@
+"""The envelope of every native answer: `request_id` and `inference_status` (deepinfra-api 3.1)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferd.admission.work import Work
+from inferd.money import usd
+from inferd.tasks.base import Usage
+
+
+class InferenceStatus(msgspec.Struct, frozen=True):
+    """How the call went and what it cost."""
+
+    status: str
+    """unknown, queued, running, succeeded or failed."""
+    runtime_ms: int
+    cost: float
+    """Dollars."""
+    tokens_generated: int | None
+    tokens_input: int | None
+
+
+def succeeded(work: Work, usage: Usage) -> InferenceStatus:
+    """The status of a call that came to its end."""
+    return InferenceStatus(
+        status="succeeded",
+        runtime_ms=work.runtime_ms,
+        cost=usd(work.cost_nanos),
+        tokens_generated=usage.output_tokens,
+        tokens_input=usage.input_tokens,
+    )

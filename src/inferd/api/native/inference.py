@@ -1,0 +1,28 @@
+"""POST /v1/inference/{owner/name} (deepinfra-api 3.1, 3.2): one native endpoint per model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from inferd.api.exchange import Exchange
+from inferd.api.native.text_generation import text_generation
+from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest
+from inferd.tasks.base import TaskName
+
+Endpoint = Callable[[Exchange, Services, ModelCard], Awaitable[None]]
+
+TASKS: dict[TaskName, Endpoint] = {"text-generation": text_generation}
+"""Which endpoint answers which task."""
+
+
+async def inference(exchange: Exchange, services: Services) -> None:
+    """Hand the call to its model's task."""
+    card = services.catalog.get(exchange.rest)
+    endpoint = TASKS.get(card.task)
+    if endpoint is None:
+        raise BadRequest(f"The task {card.task} is not supported yet.")
+    if exchange.query.startswith(b"version=") and exchange.query != b"version=":
+        raise BadRequest("Models have one version here; leave `version` out.", param="version")
+    await endpoint(exchange, services, card)

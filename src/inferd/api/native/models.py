@@ -1,0 +1,137 @@
+"""GET /models/list and /models/{name} (deepinfra-api 8.1, 8.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from inferd.api.exchange import Exchange
+from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
+from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
+from inferd.money import NANOS_PER_USD, Rate
+
+
+class TokenPricing(msgspec.Struct, frozen=True):
+    """Cents for each single token; `rate_…` are multipliers of the input price."""
+
+    cents_per_input_token: float
+    cents_per_output_token: float
+    rate_per_input_token_cached: float
+    type: str = "tokens"
+    rate_per_input_token_cache_write: None = None
+    rate_per_service_tier_priority: None = None
+    rate_per_service_tier_flex: None = None
+    discount: None = None
+    discount_ends_at: None = None
+    short: None = None
+    full: None = None
+    table: None = None
+
+
+class ModelOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in lists."""
+
+    model_name: str
+    type: str
+    reported_type: str
+    description: str
+    cover_img_url: str = ""
+    tags: list[str]
+    pricing: TokenPricing
+    max_tokens: int
+    replaced_by: None = None
+    deprecated: None = None
+    quantization: None = None
+    mmlu: None = None
+    expected: None = None
+    create_ts: int
+    private: int = 0
+    is_partner: bool = False
+
+
+class ModelDetails(ModelOut, frozen=True, kw_only=True):
+    """A model alone: with schemas and examples."""
+
+    version: str
+    featured: bool = False
+    owner: str
+    public: bool = True
+    licence: str
+    curl_inv: str
+    cmdline_inv: str
+    txt_docs: str
+    out_example: str
+    out_docs: str
+    in_schema: dict[str, Any]
+    out_schema: dict[str, Any]
+    schemas: list[dict[str, str]]
+    max_output_tokens: int
+
+
+def _cents_per_token(rate: Rate) -> float:
+    return rate * 100 / NANOS_PER_USD / 1_000_000
+
+
+def _pricing(card: ModelCard) -> TokenPricing:
+    fresh, cached, output = card.rates()
+    share = cached / fresh if fresh else 1.0
+    return TokenPricing(_cents_per_token(fresh), _cents_per_token(output), share)
+
+
+def _model_out(card: ModelCard) -> ModelOut:
+    return ModelOut(
+        model_name=card.name,
+        type=card.task,
+        reported_type=card.task,
+        description=card.summary,
+        tags=list(card.tags),
+        pricing=_pricing(card),
+        max_tokens=card.context_length,
+        create_ts=card.created_unix,
+    )
+
+
+def _details(card: ModelCard, base_url: str) -> ModelDetails:
+    listed = {name: getattr(_model_out(card), name) for name in ModelOut.__struct_fields__}
+    curl = (
+        f'curl "{base_url}/v1/inference/{card.name}" '
+        '-H "Authorization: Bearer $INFERD_TOKEN" -H "Content-Type: application/json" '
+        '-d \'{"input": "I have this dream"}\''
+    )
+    example = (
+        '{"results": [{"generated_text": " about a day"}], "num_tokens": 4, "num_input_tokens": 4}'
+    )
+    return ModelDetails(
+        **listed,
+        version=next((file.sha256 for file in card.files if file.sha256), "") or "",
+        owner=card.name.partition("/")[0],
+        licence=card.licence,
+        curl_inv=curl,
+        cmdline_inv=f'inferd run {card.name} "I have this dream"',
+        txt_docs=card.summary,
+        out_example=example,
+        out_docs="`results` holds the continuations, without the prompt.",
+        in_schema=_schema(TextGenerationIn),
+        out_schema=_schema(TextGenerationOut),
+        schemas=[],
+        max_output_tokens=card.context_length,
+    )
+
+
+def _schema(struct: type) -> dict[str, Any]:
+    return msgspec.json.schema(struct)
+
+
+async def model_list(exchange: Exchange, services: Services) -> None:
+    """All models, DeepInfra's way."""
+    body = msgspec.json.encode([_model_out(card) for card in services.catalog.cards()])
+    await exchange.respond(200, body)
+
+
+async def model_details(exchange: Exchange, services: Services) -> None:
+    """One model, with what a client needs to call it."""
+    card = services.catalog.get(exchange.rest)
+    host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+    await exchange.respond(200, msgspec.json.encode(_details(card, f"http://{host}")))

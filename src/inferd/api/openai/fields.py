@@ -1,0 +1,123 @@
+"""Fields that chat and plain completions share: bounds, sampling, and the ones not honoured yet.
+
+The contract is deepinfra-api 4.1 and 4.4. A field of it that has no effect here gets a 400 that
+names it, unless its value asks for nothing. Fields outside the contract are ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from inferd.errors import BadRequest, UnsupportedField
+from inferd.tasks.text_generation import Sampling
+
+StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
+MaxTokens = Annotated[int, Meta(ge=1, le=10_000_000)]
+
+_NOTHING = frozenset({b"null", b"false", b"[]", b"{}", b'""'})
+_HARMLESS: dict[str, frozenset[bytes]] = {
+    "tool_choice": frozenset({b'"none"', b'"auto"'}),
+    "service_tier": frozenset({b'"default"', b'"standard_only"'}),
+    "reasoning_effort": frozenset({b'"none"'}),
+    "logprobs": frozenset({b"0"}),
+    "top_logprobs": frozenset({b"0"}),
+}
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """How usage travels in a stream."""
+
+    include_usage: bool | None = None
+    """True: in one last chunk without choices. None: on the finish chunk. False: nowhere."""
+    continuous_usage_stats: bool | None = None
+    """Usage so far on every chunk."""
+
+
+class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
+    """What both completion endpoints take."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, lt=1000)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=5)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
+    n: Annotated[int, Meta(ge=1, le=4)] | None = None
+    user: Annotated[str, Meta(max_length=256)] | None = None
+    """Stored with the usage entry, so that cost can be charged back to it."""
+
+    # Known, and not honoured yet:
+    stop_token_ids: msgspec.Raw = msgspec.Raw(b"null")
+    response_format: msgspec.Raw = msgspec.Raw(b"null")
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    top_logprobs: msgspec.Raw = msgspec.Raw(b"null")
+    logit_bias: msgspec.Raw = msgspec.Raw(b"null")
+    prompt_cache_key: msgspec.Raw = msgspec.Raw(b"null")
+    prompt_cache_options: msgspec.Raw = msgspec.Raw(b"null")
+    service_tier: msgspec.Raw = msgspec.Raw(b"null")
+    fail_fast: msgspec.Raw = msgspec.Raw(b"null")
+    models: msgspec.Raw = msgspec.Raw(b"null")
+    ignore_eos: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def sampling(fields: SharedFields) -> Sampling:
+    """The sampling asked for; null means the default."""
+    asked = {
+        name: value
+        for name in Sampling.__struct_fields__
+        if (value := getattr(fields, name)) is not None
+    }
+    return Sampling(**asked)
+
+
+def max_tokens(fields: SharedFields) -> int | None:
+    """The output budget under either of its two names."""
+    if fields.max_completion_tokens is None:
+        return fields.max_tokens
+    return fields.max_completion_tokens
+
+
+def stop_strings(fields: SharedFields) -> tuple[str, ...]:
+    """Stop strings as a tuple."""
+    if fields.stop is None:
+        return ()
+    return (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop)
+
+
+def stream_options(fields: SharedFields) -> StreamOptions:
+    """Options of a stream; refused on a plain call, as OpenAI does."""
+    if fields.stream_options is not None and not fields.stream:
+        raise BadRequest("stream_options needs stream: true.", param="stream_options")
+    return fields.stream_options or StreamOptions()
+
+
+def refuse_unsupported(fields: SharedFields) -> None:
+    """Raise UnsupportedField for the first field that asks for what is not there."""
+    for name in type(fields).__struct_fields__:
+        value = getattr(fields, name)
+        if type(value) is not msgspec.Raw:
+            continue
+        asked = bytes(value).strip()
+        if asked in _NOTHING or asked in _HARMLESS.get(name, frozenset()):
+            continue
+        if name == "response_format" and _is_text_format(asked):
+            continue
+        raise UnsupportedField(f"{name} is not supported yet.", param=name)
+
+
+def _is_text_format(asked: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(asked) == {"type": "text"})
+    except msgspec.DecodeError:
+        return False

@@ -1,0 +1,36 @@
+"""OpenAI's usage object, with DeepInfra's `estimated_cost` in it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferd.money import NanoUsd, usd
+from inferd.tasks.base import Usage
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True):
+    """What `prompt_tokens` is made of."""
+
+    cached_tokens: int
+
+
+class UsageOut(msgspec.Struct, frozen=True):
+    """Units of one request and what they cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    estimated_cost: float
+    """Dollars."""
+    prompt_tokens_details: PromptTokensDetails | None
+
+
+def usage_out(usage: Usage, cost: NanoUsd) -> UsageOut:
+    """The object as it stands in bodies and chunks."""
+    return UsageOut(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.input_tokens + usage.output_tokens,
+        estimated_cost=usd(cost),
+        prompt_tokens_details=PromptTokensDetails(usage.cached_tokens),
+    )

@@ -1,0 +1,82 @@
+"""The route table: what can be called, who may, and what the OpenAPI document says of it.
+
+A route that is not here does not exist. Nothing is public but the routes that say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from inferd.api.errors import RouteNotFound, Shape
+from inferd.api.exchange import Exchange
+from inferd.api.services import Services
+from inferd.errors import MethodNotAllowed
+
+Endpoint = Callable[[Exchange, Services], Awaitable[None]]
+
+Access = Literal["public", "catalogue", "token", "admin"]
+"""catalogue: public if the setting says so."""
+
+
+class Route(NamedTuple):
+    """One method on one path. A path that ends in `{rest}` matches everything below."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    access: Access
+    shape: Shape
+    summary: str
+    takes: type | None = None
+    """The Struct of the JSON body."""
+    gives: type | None = None
+    """The Struct of the JSON answer; None for other media."""
+
+
+class Match(NamedTuple):
+    """A route and what stood for `{rest}`."""
+
+    route: Route
+    rest: str
+
+
+class RouteTable:
+    """Exact paths first, then the longest prefix. One dictionary look-up for the hot paths."""
+
+    def __init__(self, routes: list[Route]) -> None:
+        self.routes = routes
+        self._exact: dict[str, dict[str, Route]] = {}
+        prefixes: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            path, found, _ = route.path.partition("{rest}")
+            table = prefixes if found else self._exact
+            table.setdefault(path, {})[route.method] = route
+        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+
+    def match(self, method: str, path: str) -> Match:
+        """Find the route. Raises RouteNotFound or MethodNotAllowed."""
+        methods = self._exact.get(path)
+        rest = ""
+        if methods is None:
+            methods, rest = self._below_prefix(path)
+        route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+        if route is None:
+            raise MethodNotAllowed("Method Not Allowed")
+        return Match(route, rest)
+
+    def _below_prefix(self, path: str) -> tuple[Mapping[str, Route], str]:
+        for prefix, methods in self._prefixes:
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return methods, path[len(prefix) :]
+        raise RouteNotFound("Not Found")
+
+
+def shape_of(path: str) -> Shape:
+    """The error envelope of a path that may not even exist."""
+    openai = ("/v1/openai", "/v1/chat", "/v1/completions", "/v1/models")
+    return "openai" if path.startswith(openai) else "native"
+
+
+# JSON documents are open by nature.
+Json = dict[str, Any]

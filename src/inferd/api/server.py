@@ -1,0 +1,102 @@
+"""Runs the application on uvicorn until it is told to stop, then drains."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+
+from inferd.api.app import Application
+from inferd.api.protocol import PatientProtocol
+from inferd.errors import Unavailable
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the 60 s of common load balancers, so that they close first."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises Unavailable if it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        sentence = f"Cannot listen on {host} port {port}: {error.strerror}."
+        raise Unavailable(sentence) from error
+    listener.settimeout(0)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: draining is ours."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.up.set()
+
+
+async def serve(
+    app: Application,
+    listener: socket.socket,
+    *,
+    on_started: Callable[[], None],
+    drain: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then await `drain` while running answers finish.
+
+    While draining, new calls are still answered (with what `drain` made of them: 503). A second
+    signal stops at once.
+    """
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        loop="none",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server._serve([listener]))  # `serve` would take the signals
+        await server.up.wait()
+        on_started()
+        await stop.wait()
+        await _first(group, drain(), hurry.wait())
+        server.should_exit = True
+        server.force_exit = hurry.is_set()
+
+
+async def _first(group: asyncio.TaskGroup, *waits: Awaitable[object]) -> None:
+    tasks = [group.create_task(_void(wait)) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _void(wait: Awaitable[object]) -> None:
+    await wait

@@ -1,0 +1,55 @@
+"""What the HTTP room stands on: built by the command line, passed to `app.build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from inferd.access.tokens import Tokens
+from inferd.admission.gate import Gate
+from inferd.api.metrics import Metrics
+from inferd.catalog.catalog import Catalog
+from inferd.catalog.store import Store
+from inferd.clock import Clock
+from inferd.metering.ledger import Ledger
+from inferd.metering.prices import PriceBook
+from inferd.serving.router import Router
+from inferd.storage.database import Database
+
+
+class ApiOptions(msgspec.Struct, frozen=True):
+    """How the HTTP room behaves."""
+
+    body_bytes_max: int = 10_000_000
+    """Cap of a request body, before and after gunzip."""
+    body_seconds_max: float = 60
+    """How long a client may take to send its body."""
+    ping_seconds: float = 5
+    """Silence after which a stream gets a comment."""
+    headers_after_seconds: float = 0.25
+    """A stream whose first event takes longer gets its headers and a ping at once."""
+    stall_seconds: float = 60
+    """A client that reads nothing for so long has left."""
+    public_catalogue: bool = True
+    """Model lists without a token."""
+    share_prefix_cache: bool = False
+    """Reuse cached prompt prefixes across accounts."""
+    log_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that endpoints use."""
+
+    catalog: Catalog
+    store: Store
+    router: Router
+    tokens: Tokens
+    ledger: Ledger
+    prices: PriceBook
+    database: Database
+    gate: Gate
+    clock: Clock
+    options: ApiOptions = field(default_factory=ApiOptions)
+    metrics: Metrics = field(default_factory=Metrics)
