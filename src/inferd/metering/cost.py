@@ -23,8 +23,14 @@ def cost(usage: Usage, price: Price) -> NanoUsd:
     fresh = usage.input_tokens - usage.cached_tokens
     if fresh < 0 or usage.cached_tokens < 0 or usage.output_tokens < 0:
         raise ValueError("Usage units are disjoint and never negative.")
-    total = fresh * price.input + usage.cached_tokens * price.cached + usage.output_tokens * price.output
-    return NanoUsd(int((Decimal(total) / UNITS_PER_RATE).quantize(Decimal(1), rounding=ROUND_HALF_UP)))
+    total = (
+        fresh * price.input
+        + usage.cached_tokens * price.cached
+        + usage.output_tokens * price.output
+    )
+    return NanoUsd(
+        int((Decimal(total) / UNITS_PER_RATE).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    )
 
 
 def cost_bound(*, input_tokens_max: int, output_tokens_max: int, price: Price) -> NanoUsd:

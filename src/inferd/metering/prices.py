@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from inferd.catalog.card import ModelCard
+from inferd.clock import Clock
+from inferd.errors import Unavailable
 from inferd.money import Rate
+from inferd.storage import prices
+from inferd.storage.database import Database
+from inferd.storage.rows import PriceRow
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -16,3 +24,38 @@ class Price(msgspec.Struct, frozen=True):
     input: Rate
     cached: Rate
     output: Rate
+
+
+def price_of(row: PriceRow) -> Price:
+    """The price that a row holds."""
+    return Price(
+        row.id, row.model, Rate(row.input_rate), Rate(row.cached_rate), Rate(row.output_rate)
+    )
+
+
+class PriceBook:
+    """The current price of each model, in memory."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._current: dict[str, Price] = {}
+
+    async def sync(self, cards: Iterable[ModelCard]) -> None:
+        """Begin a new version where a card's rates differ from the current one."""
+        async with self._database.writing() as connection:
+            stored = {row.model: row for row in await prices.current(connection)}
+            for card in cards:
+                row = stored.get(card.name)
+                rates = card.rates()
+                if row is None or (row.input_rate, row.cached_rate, row.output_rate) != rates:
+                    now = self._clock.unix_ns()
+                    row = await prices.replace(connection, card.name, rates, now)
+                self._current[card.name] = price_of(row)
+
+    def current(self, model: str) -> Price:
+        """The price that applies now. A model without one is not live: Unavailable."""
+        price = self._current.get(model)
+        if price is None:
+            raise Unavailable(f"The model {model} has no price and is not live.")
+        return price

@@ -1,0 +1,91 @@
+"""Starts a llama.cpp server in this process, with steps short enough for its neighbours."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inferd.catalog.card import ModelCard
+from inferd.engines.base import Resources
+from inferd.errors import EngineFailed
+
+if TYPE_CHECKING:
+    from inferd.engines.llama_choice import Chunk, LlamaServer
+
+STEP_SECONDS = 0.2
+"""A cancel, or a neighbour's next token, waits for one step at most."""
+BATCH_FIRST = 64
+BATCH_MIN, BATCH_MAX = 16, 512
+PROBE_TOKENS = 96
+
+
+def load_server(card: ModelCard, resources: Resources, path: Path) -> LlamaServer:
+    """Load and probe; load again if the steps are far from STEP_SECONDS. Raises EngineFailed."""
+    server = _open(card, resources, path, BATCH_FIRST)
+    tokens_per_second = _probe(server)
+    batch = _batch(tokens_per_second)
+    if not BATCH_FIRST / 2 < batch < BATCH_FIRST * 2:
+        del server
+        server = _open(card, resources, path, batch)
+    return server
+
+
+def _batch(tokens_per_second: float) -> int:
+    """The power of two whose step stays within STEP_SECONDS."""
+    batch = BATCH_MIN
+    while batch < BATCH_MAX and 2 * batch <= tokens_per_second * STEP_SECONDS:
+        batch *= 2
+    return batch
+
+
+def _open(card: ModelCard, resources: Resources, path: Path, batch: int) -> LlamaServer:
+    # Engine libraries are imported by the worker that uses them, never by the gateway.
+    import xllamacpp
+
+    parameters: Any = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_parallel = card.slots
+    parameters.n_ctx = card.slots * card.context_length
+    parameters.kv_unified = False
+    parameters.n_batch = parameters.n_ubatch = batch
+    parameters.cpuparams.n_threads = resources.threads
+    parameters.cpuparams_batch.n_threads = resources.threads
+    # Without a socket path it opens a TCP port without a key. The socket is private and unused.
+    parameters.hostnames = [str(Path(resources.runtime_dir) / f"{secrets.token_hex(4)}.sock")]
+    parameters.api_keys = [secrets.token_urlsafe(32)]
+    parameters.cache_prompt = True
+    parameters.cache_ram_mib = 0
+    parameters.ctx_shift = False
+    parameters.endpoint_slots = parameters.endpoint_metrics = parameters.endpoint_props = False
+    parameters.warmup = True
+    parameters.verbosity = -1
+    try:
+        server: LlamaServer = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise EngineFailed(
+            "llama.cpp could not load the model file; its log says why.", detail=str(error)
+        ) from error
+    return server
+
+
+def _probe(server: LlamaServer) -> float:
+    """Prompt tokens per second, as a slot sees them."""
+    began = time.perf_counter()
+    body: Chunk = {
+        "prompt": "a " * PROBE_TOKENS,
+        "max_tokens": 1,
+        "stream": True,
+        "cache_prompt": False,
+        "return_progress": True,
+    }
+    seen: list[int] = []
+
+    def note(chunk: Chunk) -> bool:
+        if "prompt_progress" in chunk:
+            seen.append(int(chunk["prompt_progress"]["processed"]))
+        return False
+
+    server.handle_completions(body, note)
+    return max(seen, default=PROBE_TOKENS) / max(time.perf_counter() - began, 1e-6)

@@ -1,0 +1,100 @@
+"""A queue that is fair between accounts: start-time fair queueing over estimated work.
+
+Each account has a virtual time that grows with the work it was served. The account that is
+furthest behind goes next, so a thousand jobs of one delay another's first by one job at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+
+class Waiting(Protocol):
+    """What can stand in the queue."""
+
+    @property
+    def account_id(self) -> str:
+        """Whose turn it takes."""
+        ...
+
+    @property
+    def work(self) -> int:
+        """How long a turn it takes, in estimated tokens."""
+        ...
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class FairQueue(Generic[W]):
+    """Waiting requests of one model."""
+
+    def __init__(self) -> None:
+        self._by_account: dict[str, deque[W]] = {}
+        self._virtual: dict[str, float] = {}
+        self._now = 0.0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def push(self, item: W) -> None:
+        """Stand in line."""
+        line = self._by_account.get(item.account_id)
+        if line is None:
+            line = self._by_account[item.account_id] = deque()
+            # An account that was away does not bring back credit for the time it did not ask.
+            self._virtual[item.account_id] = max(self._virtual.get(item.account_id, 0.0), self._now)
+        line.append(item)
+        self._size += 1
+
+    def head(self) -> W | None:
+        """Who is next, without taking it."""
+        account = self._next_account()
+        return None if account is None else self._by_account[account][0]
+
+    def pop(self) -> W | None:
+        """Take who is next, and charge its account."""
+        account = self._next_account()
+        if account is None:
+            return None
+        line = self._by_account[account]
+        item = line.popleft()
+        self._size -= 1
+        self._now = self._virtual[account]
+        self._virtual[account] += max(item.work, 1)
+        if not line:
+            del self._by_account[account]
+            self._forget_past()
+        return item
+
+    def remove(self, item: W) -> bool:
+        """Leave the line; False if it was not in it."""
+        line = self._by_account.get(item.account_id)
+        if line is None or item not in line:
+            return False
+        line.remove(item)
+        self._size -= 1
+        if not line:
+            del self._by_account[item.account_id]
+        return True
+
+    def items(self) -> list[W]:
+        """Everybody, in no particular order."""
+        return [item for line in self._by_account.values() for item in line]
+
+    def _next_account(self) -> str | None:
+        if not self._by_account:
+            return None
+        return min(self._by_account, key=lambda account: (self._virtual[account], account))
+
+    def _forget_past(self) -> None:
+        """Accounts that are away and not ahead of the others need no memory."""
+        gone = [
+            account
+            for account, virtual in self._virtual.items()
+            if account not in self._by_account and (virtual <= self._now or not self._by_account)
+        ]
+        for account in gone:
+            del self._virtual[account]

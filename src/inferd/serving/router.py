@@ -1,0 +1,392 @@
+"""The router: single owner of queues and replicas.
+
+State changes happen in the event loop without an await in the middle; `scheduler` decides, this
+module carries out.
+
+    run ─ free slot? ─ yes ────────────────► replica.run ─► release ─► grant next
+              └ no ─► line ─► (load, swap) ─► granted ┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+
+import msgspec
+
+from inferd.catalog.card import ModelCard
+from inferd.clock import Clock
+from inferd.errors import BadRequest, InferdError, TooManyRequests, Unavailable
+from inferd.serving.deployment import Ask, Deployment, Residency, Waiter
+from inferd.serving.memory import budget_bytes
+from inferd.serving.replica import Flight, ReplicaFactory
+from inferd.serving.scheduler import Drain, Policy, Refuse, Start, State, Stop, plan
+from inferd.tasks.text_generation import Event
+
+__all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
+
+BACKOFF_SECONDS_MAX = 60.0
+STABLE_SECONDS = 10.0
+"""A replica that lived so long is not in a crash loop."""
+
+
+class RouterOptions(msgspec.Struct, frozen=True):
+    """How the router behaves."""
+
+    queue_size_max: int = 512
+    """Waiting requests for each model."""
+    queue_seconds_max: float = 300
+    """How long a request may wait, loading included."""
+    idle_seconds: float = 300
+    """Unload after so long without a request, counted from the last byte; -1 never, 0 at once."""
+    memory_bytes: int = 0
+    """For all local replicas together; 0: 80 % of the machine's or container's memory."""
+    swap_wait_seconds: float = 10
+    """How long requests of a loaded model may keep another model waiting."""
+
+
+class ModelSnapshot(msgspec.Struct, frozen=True):
+    """One model that was asked for."""
+
+    model: str
+    state: State
+    replicas: int
+    slots: int
+    in_flight: int
+    queued: int
+    memory_bytes: int
+    pid: int | None
+
+
+class RouterSnapshot(msgspec.Struct, frozen=True):
+    """All of them, and totals since start."""
+
+    models: tuple[ModelSnapshot, ...]
+    loads: int
+    evictions: int
+    deaths: int
+
+
+class Router:
+    """Grants slots. Make it inside a running event loop's lifetime; `close` it at the end."""
+
+    def __init__(
+        self,
+        factory: ReplicaFactory,
+        clock: Clock,
+        options: RouterOptions,
+        memory_estimate: Callable[[ModelCard], int],
+    ) -> None:
+        self._factory = factory
+        self._clock = clock
+        self._options = options
+        self._memory_estimate = memory_estimate
+        self._policy = Policy(
+            memory_bytes=options.memory_bytes or budget_bytes(),
+            idle_seconds=options.idle_seconds,
+            swap_wait_seconds=options.swap_wait_seconds,
+        )
+        self._deployments: dict[str, Deployment] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._quiet = asyncio.Event()
+        self._loads = self._evictions = self._deaths = 0
+
+    async def run(self, ask: Ask, flight: Flight) -> AsyncGenerator[Event]:
+        """Wait for a slot, compute, free it. The events are the replica's.
+
+        Raises TooManyRequests (line full), Unavailable (deadline, cannot load, draining).
+        """
+        deployment = self._deployment(ask.card)
+        residency = self._take(deployment, ask)
+        if residency is None:
+            residency = await self._wait(deployment, ask, flight)
+        flight.granted_seconds = self._clock.seconds()
+        flight.stage = "prefill"
+        replica = residency.replica
+        flight.replica_id = f"{ask.card.name}#{id(replica):x}"
+        try:
+            async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._release(deployment, residency, ask.slots)
+
+    def loading(self, model: str) -> str | None:
+        """How far the load is, in a sentence; None if the model is ready or nobody asked for it."""
+        deployment = self._deployments.get(model)
+        if deployment is None or deployment.residency is None:
+            return None
+        residency = deployment.residency
+        return residency.replica.progress() if residency.state == "loading" else None
+
+    def snapshot(self) -> RouterSnapshot:
+        """What runs now."""
+        return RouterSnapshot(
+            tuple(_snapshot(deployment) for deployment in self._deployments.values()),
+            self._loads,
+            self._evictions,
+            self._deaths,
+        )
+
+    async def drain(self, deadline_seconds: float) -> None:
+        """Refuse what is new, let what runs and waits finish until the deadline."""
+        self._draining = True
+        self._quiet.clear()
+        self._note_quiet()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), deadline_seconds)
+
+    async def close(self) -> None:
+        """Refuse the line, stop every replica."""
+        self._draining = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for deployment in self._deployments.values():
+            deployment.refuse_all(_shutting_down())
+            if deployment.residency is not None:
+                await deployment.residency.replica.stop()
+                deployment.residency = None
+
+    def tick(self) -> None:
+        """Decide and act. The router calls it at each event and when time has passed."""
+        now = self._clock.seconds()
+        self._expire(now)
+        views = [deployment.view() for deployment in self._deployments.values()]
+        decided = plan(views, now, self._policy)
+        for decision in decided.decisions:
+            deployment = self._deployments[decision.model]
+            match decision:
+                case Start():
+                    self._start(deployment)
+                case Stop(evicted=evicted):
+                    self._evictions += evicted
+                    self._stop(deployment)
+                case Drain():
+                    if deployment.residency is not None:
+                        deployment.residency.state = "draining"
+                case Refuse(needed_bytes=needed):
+                    deployment.refuse_all(_too_large(deployment.card, needed, self._policy))
+        self._wake_at(decided.wake_at_seconds, now)
+
+    def _deployment(self, card: ModelCard) -> Deployment:
+        deployment = self._deployments.get(card.name)
+        if deployment is None:
+            memory = self._memory_estimate(card)
+            deployment = self._deployments[card.name] = Deployment(card, memory)
+        return deployment
+
+    def _take(self, deployment: Deployment, ask: Ask) -> Residency | None:
+        """The fast path: a slot is free and nobody stands in line."""
+        if self._draining:
+            raise _shutting_down()
+        if ask.slots > deployment.card.slots:
+            raise BadRequest(f"n is at most {deployment.card.slots} for this model.", param="n")
+        residency = deployment.residency
+        if residency is None or len(deployment.queue) or deployment.free_slots() < ask.slots:
+            return None
+        residency.in_flight += ask.slots
+        return residency
+
+    async def _wait(self, deployment: Deployment, ask: Ask, flight: Flight) -> Residency:
+        if len(deployment.queue) >= self._options.queue_size_max:
+            raise TooManyRequests(
+                f"Model busy, retry later: {len(deployment.queue)} requests are waiting for "
+                f"{ask.card.name}.",
+                retry_after_seconds=1,
+            )
+        now = self._clock.seconds()
+        if deployment.residency is None and deployment.retry_at_seconds > now:
+            raise Unavailable(
+                f"The model {ask.card.name} failed to load and is tried again soon.",
+                retry_after_seconds=deployment.retry_at_seconds - now,
+            )
+        waiter = Waiter(ask, flight, now, now + self._options.queue_seconds_max)
+        ready = deployment.residency is not None and deployment.residency.state == "ready"
+        flight.stage = "queued" if ready else "loading"
+        deployment.queue.push(waiter)
+        self.tick()
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            self._abandon(deployment, waiter)
+            raise
+
+    def _abandon(self, deployment: Deployment, waiter: Waiter) -> None:
+        """The client left the line, or just as it was called."""
+        granted = waiter.granted
+        if granted.done() and not granted.cancelled() and granted.exception() is None:
+            self._release(deployment, granted.result(), waiter.ask.slots)
+        elif deployment.queue.remove(waiter):
+            self._note_quiet()
+
+    def _grant(self, deployment: Deployment) -> None:
+        residency = deployment.residency
+        while residency is not None and (waiter := deployment.queue.head()) is not None:
+            if waiter.ask.slots > deployment.free_slots():
+                return
+            deployment.queue.pop()
+            if not waiter.granted.done():
+                residency.in_flight += waiter.ask.slots
+                waiter.granted.set_result(residency)
+
+    def _release(self, deployment: Deployment, residency: Residency, slots: int) -> None:
+        residency.in_flight -= slots
+        deployment.idle_since_seconds = self._clock.seconds()
+        if deployment.residency is residency:
+            self._grant(deployment)
+            if not residency.in_flight or residency.state == "draining":
+                self.tick()
+        self._note_quiet()
+
+    def _start(self, deployment: Deployment) -> None:
+        deployment.wanted = False
+        replica = self._factory(deployment.card)
+        residency = Residency(replica, deployment.memory_bytes)
+        deployment.residency = residency
+        self._own(self._load(deployment, residency))
+
+    async def _load(self, deployment: Deployment, residency: Residency) -> None:
+        try:
+            facts = await residency.replica.start()
+        except InferdError as error:
+            await residency.replica.stop()
+            if deployment.residency is residency and residency.state == "loading":
+                self._load_failed(deployment, error)
+            return
+        if deployment.residency is not residency or residency.state != "loading":
+            return
+        self._loads += 1
+        residency.facts, residency.state = facts, "ready"
+        residency.ready_seconds = deployment.idle_since_seconds = self._clock.seconds()
+        if facts.memory_bytes:
+            residency.memory_bytes = deployment.memory_bytes = facts.memory_bytes
+        residency.replica.died.add_done_callback(lambda _: self._died(deployment, residency))
+        for waiter in deployment.queue.items():
+            waiter.flight.stage = "queued"
+        self._grant(deployment)
+        self.tick()
+
+    def _load_failed(self, deployment: Deployment, error: InferdError) -> None:
+        deployment.residency = None
+        self._back_off(deployment)
+        deployment.refuse_all(
+            Unavailable(
+                f"The model {deployment.card.name} cannot be loaded: {error.message}",
+                retry_after_seconds=deployment.retry_at_seconds - self._clock.seconds(),
+                detail=error.detail,
+            )
+        )
+        self.tick()
+        self._note_quiet()
+
+    def _back_off(self, deployment: Deployment) -> None:
+        deployment.failures += 1
+        wait = min(BACKOFF_SECONDS_MAX, 2.0 ** (deployment.failures - 1))
+        deployment.retry_at_seconds = self._clock.seconds() + wait
+
+    def _died(self, deployment: Deployment, residency: Residency) -> None:
+        if deployment.residency is not residency or residency.state == "stopping":
+            return
+        self._deaths += 1
+        deployment.residency = None
+        now = self._clock.seconds()
+        if now - residency.ready_seconds >= STABLE_SECONDS:
+            deployment.failures = 0
+        if deployment.failures:
+            self._back_off(deployment)
+        else:
+            deployment.failures = 1
+        idle = self._options.idle_seconds
+        deployment.wanted = idle < 0 or now - deployment.idle_since_seconds < idle
+        self._own(residency.replica.stop())
+        self.tick()
+
+    def _stop(self, deployment: Deployment) -> None:
+        residency = deployment.residency
+        if residency is not None and residency.state != "stopping":
+            residency.state = "stopping"
+            self._own(self._unload(deployment, residency))
+
+    async def _unload(self, deployment: Deployment, residency: Residency) -> None:
+        await residency.replica.stop()
+        if deployment.residency is residency:
+            deployment.residency = None
+        self.tick()
+
+    def _expire(self, now: float) -> None:
+        for deployment in self._deployments.values():
+            for waiter in deployment.queue.items():
+                if waiter.deadline_seconds <= now and deployment.queue.remove(waiter):
+                    waiter.granted.set_exception(self._too_late(deployment))
+
+    def _too_late(self, deployment: Deployment) -> Unavailable:
+        progress = self.loading(deployment.card.name)
+        reason = f"it is still loading ({progress})" if progress else "no slot became free"
+        return Unavailable(
+            f"The model {deployment.card.name} could not serve within "
+            f"{self._options.queue_seconds_max:g} s: {reason}.",
+            retry_after_seconds=10,
+        )
+
+    def _wake_at(self, planned: float | None, now: float) -> None:
+        deadlines = [
+            waiter.deadline_seconds
+            for deployment in self._deployments.values()
+            for waiter in deployment.queue.items()
+        ]
+        times = deadlines if planned is None else [planned, *deadlines]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if times and not (self._draining and not self._tasks and not deadlines):
+            delay = max(0.001, min(times) - now)
+            self._timer = asyncio.get_running_loop().call_later(delay, self.tick)
+
+    def _note_quiet(self) -> None:
+        busy = any(
+            len(deployment.queue) or (deployment.residency and deployment.residency.in_flight)
+            for deployment in self._deployments.values()
+        )
+        if not busy:
+            self._quiet.set()
+
+    def _own(self, work: Coroutine[None, None, None]) -> None:
+        # Held by the router, cancelled and awaited in `close`.
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _snapshot(deployment: Deployment) -> ModelSnapshot:
+    residency = deployment.residency
+    if residency is None:
+        return ModelSnapshot(deployment.card.name, "cold", 0, 0, 0, len(deployment.queue), 0, None)
+    return ModelSnapshot(
+        model=deployment.card.name,
+        state=residency.state,
+        replicas=int(residency.state in ("ready", "draining")),
+        slots=residency.slots,
+        in_flight=residency.in_flight,
+        queued=len(deployment.queue),
+        memory_bytes=residency.memory_bytes,
+        pid=None if residency.facts is None else residency.facts.pid,
+    )
+
+
+def _shutting_down() -> Unavailable:
+    return Unavailable("The server is shutting down.", retry_after_seconds=5)
+
+
+def _too_large(card: ModelCard, needed: int, policy: Policy) -> Unavailable:
+    return Unavailable(
+        f"The model {card.name} needs about {needed >> 20} MiB of memory; "
+        f"{policy.memory_bytes >> 20} MiB are set aside for models."
+    )

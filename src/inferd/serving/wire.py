@@ -1,0 +1,183 @@
+"""What gateway and worker say to each other: length-prefixed msgpack frames over a socket pair.
+
+    frame = length (4 bytes, big-endian) + msgpack of one message
+
+Requests are multiplexed by id; a cancel is its own message and never waits behind output. Events
+that are ready together travel in one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from inferd.catalog.card import ModelCard
+from inferd.engines.base import Features, Request, Resources
+from inferd.errors import BY_CODE, EngineFailed, InferdError
+from inferd.tasks.text_generation import Event
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""A request body is at most 10 MB by default, its text at most doubles in msgpack; 64 MiB leaves
+room for a raised cap and still bounds what a broken peer can make us allocate."""
+
+_LENGTH = struct.Struct(">I")
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
+    """Load this model. Once, first."""
+
+    card: ModelCard
+    resources: Resources
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag="run"):
+    """Compute this request."""
+
+    request_id: str
+    request: Request
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
+    """Stop computing it; answered by `Stopped`, `Done` or `Failed` of that id."""
+
+    request_id: str
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
+    """Free everything and exit."""
+
+
+class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
+    """Ready."""
+
+    features: Features
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An error on its way between processes."""
+
+    code: str
+    message: str
+    param: str | None
+    detail: str | None
+
+
+class LoadFailed(msgspec.Struct, frozen=True, array_like=True, tag="load_failed"):
+    """It will never be ready."""
+
+    failure: Failure
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """A request ended with an error."""
+
+    failure: Failure
+
+
+class Events(msgspec.Struct, frozen=True, array_like=True, tag="events"):
+    """Events of any requests, in the order they happened."""
+
+    items: list[tuple[str, Event | Failed]]
+
+
+ToWorker = Load | Run | Cancel | Close
+FromWorker = Loaded | LoadFailed | Events
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def failure_of(error: InferdError) -> Failure:
+    """Pack an error."""
+    return Failure(error.code, error.message[:2000], error.param, error.detail)
+
+
+def error_of(failure: Failure) -> InferdError:
+    """Unpack it as the class it was; an unknown code is an engine's failure."""
+    kind = BY_CODE.get(failure.code, EngineFailed)
+    return kind(failure.message, param=failure.param, detail=failure.detail)
+
+
+def frame(message: ToWorker | FromWorker) -> bytes:
+    """One message as bytes."""
+    body = _encoder.encode(message)
+    if len(body) > FRAME_BYTES_MAX:
+        raise EngineFailed("The request is too large to hand to a worker.")
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a byte stream into messages."""
+
+    def __init__(self, kind: type[ToWorker] | type[FromWorker]) -> None:
+        self._decoder: msgspec.msgpack.Decoder[ToWorker | FromWorker] = msgspec.msgpack.Decoder(
+            kind
+        )
+        self._pending = bytearray()
+
+    def feed(self, chunk: bytes) -> list[ToWorker | FromWorker]:
+        """Messages that are whole now. Raises ValueError for what is not a frame."""
+        self._pending += chunk
+        messages: list[ToWorker | FromWorker] = []
+        at, view = 0, memoryview(self._pending)
+        try:
+            while len(view) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(view, at)
+                if length > FRAME_BYTES_MAX:
+                    raise ValueError(f"A frame of {length} bytes is over the cap.")
+                end = at + _LENGTH.size + length
+                if len(view) < end:
+                    break
+                messages.append(self._decoder.decode(view[at + _LENGTH.size : end]))
+                at = end
+        finally:
+            view.release()
+        del self._pending[:at]
+        return messages
+
+
+class Port(asyncio.Protocol):
+    """One end of the socket pair."""
+
+    def __init__(
+        self,
+        kind: type[ToWorker] | type[FromWorker],
+        on_message: Callable[[ToWorker | FromWorker], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._frames = Frames(kind)
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        assert isinstance(transport, asyncio.WriteTransport), "a stream socket"
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        try:
+            messages = self._frames.feed(data)
+        except (ValueError, msgspec.DecodeError):
+            self.close()
+            return
+        for message in messages:
+            self._on_message(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other end is gone."""
+        self._transport = None
+        self._on_lost()
+
+    def send(self, message: ToWorker | FromWorker) -> None:
+        """Write one message; dropped if the other end is gone, since `on_lost` says so."""
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,62 @@
+"""The local journal: where ledger writes go while the database is away.
+
+One JSON line for each write, fsynced before it counts. Replaying is idempotent, so a crash
+between replay and removal loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from inferd.storage.rows import LedgerWrite
+
+_DECODER: msgspec.json.Decoder[LedgerWrite] = msgspec.json.Decoder(LedgerWrite)
+_ENCODER = msgspec.json.Encoder()
+
+
+class Journal:
+    """An append-only file beside the database."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, writes: list[LedgerWrite]) -> None:
+        """Write and fsync. Raises OSError; then none of it counts."""
+        lines = b"".join(_ENCODER.encode(write) + b"\n" for write in writes)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                _write_all(descriptor, lines)
+                os.fsync(descriptor)
+            except OSError:
+                # A half line must not hide what is written after it.
+                os.ftruncate(descriptor, before)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def pending(self) -> bool:
+        """True if there is something to replay."""
+        return self.path.exists()
+
+    def read(self) -> Iterator[LedgerWrite]:
+        """All writes, oldest first; a torn last line (kill in the middle of it) never counted."""
+        with self.path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    yield _DECODER.decode(line)
+
+    def clear(self) -> None:
+        """Remove it, after everything in it was committed."""
+        self.path.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,10 @@
+"""Alembic runs this; the connection is handed over by `database.migrate`."""
+
+from alembic import context
+
+from inferd.storage.tables import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()
