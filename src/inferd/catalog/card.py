@@ -134,6 +134,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests that one replica computes at once."""
     template_allowance_tokens: int = 64
     """Tokens that the chat template may add to a prompt of one message: for the cost bound."""
+    kv_cache: Literal["f16", "q8_0"] = "f16"
+    """How the key-value cache of a language model is kept; q8_0 halves memory and load time."""
     memory_bytes: int = 0
     """Known resident size of a worker; 0: estimated from the files."""
     tags: tuple[str, ...] = ()

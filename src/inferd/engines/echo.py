@@ -18,11 +18,11 @@ from pathlib import Path
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources
+from inferd.engines.budget import output_budget
 from inferd.engines.stop_strings import StopStrings
-from inferd.errors import ContextLengthExceeded, EngineFailed
+from inferd.errors import EngineFailed
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import (
-    MAX_TOKENS_DEFAULT,
     ChatPrompt,
     Done,
     Event,
@@ -60,7 +60,7 @@ class EchoEngine:
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Echo the last message, or the prompt."""
         words = _prompt(request).split()
-        budget = self._budget(request, len(words))
+        budget = output_budget(self._context_length, len(words), request.max_tokens)
         yield Started(len(words), budget)
         seen = 0
         while seen < len(words):
@@ -112,13 +112,6 @@ class EchoEngine:
         """What the card says, else next to nothing."""
         return card.memory_bytes or 1 << 20
 
-    def _budget(self, request: Request, prompt: int) -> int:
-        left = self._context_length - prompt
-        asked = request.max_tokens
-        if left < 1 or (asked is not None and asked > left):
-            raise context_exceeded(self._context_length, prompt, asked)
-        return min(left, MAX_TOKENS_DEFAULT) if asked is None else asked
-
     def _misbehave(self, output: int) -> None:
         if output >= self._knobs.get("crash_after", float("inf")):
             os._exit(3)
@@ -143,16 +136,6 @@ class _Choice:
         if self.stops.matched:
             self.reason = "stop_sequence"
         return Text(index, shown, (Token(position, text, 0.0),), usage)
-
-
-def context_exceeded(context: int, prompt: int, asked: int | None) -> ContextLengthExceeded:
-    """The refusal with both numbers."""
-    wanted = f"{prompt} in the prompt" + (f" and max_tokens {asked}" if asked else "")
-    return ContextLengthExceeded(
-        f"This model's context is {context} tokens; the request needs "
-        f"{prompt + (asked or 1)} ({wanted}).",
-        param="messages",
-    )
 
 
 def _prompt(request: Request) -> str:

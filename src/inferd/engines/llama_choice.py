@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from inferd.engines.echo import context_exceeded
+from inferd.engines.budget import context_exceeded, output_budget
 from inferd.engines.stop_strings import StopStrings
-from inferd.errors import EngineFailed, InferdError
-from inferd.tasks.text_generation import MAX_TOKENS_DEFAULT, FinishReason, Token
+from inferd.errors import ContextLengthExceeded, EngineFailed, InferdError
+from inferd.tasks.text_generation import FinishReason, Token
 
 Chunk = dict[str, Any]
 """llama.cpp's own JSON, decoded."""
@@ -74,7 +74,6 @@ class LlamaChoice:
         self._body = body
         self._context_length = context_length
         self._asked = max_tokens
-        self._budget = 0
         self._stops = StopStrings(stop)
         self._report = report
         self._processed = self._cached = self._output = 0
@@ -124,12 +123,12 @@ class LlamaChoice:
         self._moved("", ())
 
     def _count(self, prompt: int) -> None:
-        left = self._context_length - prompt
-        if left < 1 or (self._asked is not None and self._asked > left):
-            self._error = context_exceeded(self._context_length, prompt, self._asked)
-            return
-        self._budget = min(left, MAX_TOKENS_DEFAULT) if self._asked is None else self._asked
-        self._report(Counted(prompt, self._budget))
+        try:
+            budget = output_budget(self._context_length, prompt, self._asked)
+        except ContextLengthExceeded as error:
+            self._error = error
+        else:
+            self._report(Counted(prompt, budget))
 
     def _read_text(self, chunk: Chunk) -> None:
         choice = chunk["choices"][0]

@@ -59,7 +59,13 @@ def _open(card: ModelCard, resources: Resources, path: Path, batch: int) -> Llam
     parameters.cache_ram_mib = 0
     parameters.ctx_shift = False
     parameters.endpoint_slots = parameters.endpoint_metrics = parameters.endpoint_props = False
-    parameters.warmup = True
+    # The probe warms up; llama.cpp's own warm-up takes as long as the load.
+    parameters.warmup = False
+    # It would shrink the context without a word when memory is short.
+    parameters.fit_params = False
+    if card.kv_cache == "q8_0":
+        parameters.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0
+        parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
     parameters.verbosity = -1
     try:
         server: LlamaServer = xllamacpp.Server(parameters)

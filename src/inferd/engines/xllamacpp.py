@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferd.catalog.card import ModelCard
-from inferd.catalog.gguf_header import read_header
+from inferd.catalog.gguf_header import kv_cache_bytes_per_token, read_header
 from inferd.engines.base import Features, Request, Resources
 from inferd.engines.chat_template import ChatTemplate
 from inferd.engines.llama_choice import Chunk, Counted, Ended, LlamaChoice, Moved, Report
 from inferd.engines.llama_load import load_server
 from inferd.engines.llama_slots import LlamaSlots
-from inferd.errors import EngineFailed
+from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import NOTHING, Usage
 from inferd.tasks.text_generation import (
     ChatPrompt,
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 OVERHEAD_BYTES = 150 << 20
 """Python, llama.cpp's code and compute buffers: measured 120 to 180 MB on small models."""
+
+REPEAT_LAST_N = 1 << 20
 
 _SEED_RANDOM = 0xFFFFFFFF
 """llama.cpp takes 32 bits and reads this one as "choose yourself"."""
@@ -62,10 +64,10 @@ class XllamacppEngine:
         """Check the header, load, probe the step size, warm up."""
         path = resources.path("model")
         header = read_header(path)
-        bos, eos = header.tokens
-        adds_bos = header.metadata.get("tokenizer.ggml.add_bos_token")
+        bos, eos = header.bos_text or "", header.eos_text or ""
+        adds_bos = header.add_bos
         if adds_bos is None:
-            adds_bos = header.metadata.get("tokenizer.ggml.model") == "llama"
+            adds_bos = header.text("tokenizer.ggml.model") == "llama"
         self._bos = bos if adds_bos else ""
         self._template = ChatTemplate(header.chat_template, bos_token=bos, eos_token=eos)
         self._context_length = card.context_length
@@ -79,6 +81,8 @@ class XllamacppEngine:
         if self._server is None or self._threads is None:
             raise EngineFailed("The model is not loaded.")
         prompt = self._prompt(request)
+        if not prompt:
+            raise BadRequest("The prompt is empty.", param="prompt")
         slots = self._slots.take(request.cache_scope, request.n)
         reports = _Reports(cancel)
         choices: list[LlamaChoice] = []
@@ -95,7 +99,7 @@ class XllamacppEngine:
         ends = [loop.run_in_executor(self._threads, c.run, self._server) for c in choices]
         self._running.update(choices)
         try:
-            async for event in _fold(reports, choices, seed):
+            async for event in _events(reports, _Fold(choices, seed)):
                 yield event
         finally:
             for choice in choices:
@@ -119,8 +123,10 @@ class XllamacppEngine:
         if path is None or not path.exists():
             listed = sum(file.size_bytes for file in card.files)
             return card.memory_bytes or listed + OVERHEAD_BYTES
-        per_token = read_header(path).kv_cache_bytes_per_token()
+        per_token = kv_cache_bytes_per_token(read_header(path))
         cache = per_token * card.context_length * card.slots
+        if card.kv_cache == "q8_0":
+            cache = cache * 34 // 64  # 32 values in 34 bytes instead of 64
         return path.stat().st_size + cache + OVERHEAD_BYTES
 
     def _prompt(self, request: Request) -> str:
@@ -185,6 +191,11 @@ class _Reports:
                 return None
         return self._queue.popleft()
 
+    @property
+    def cancelled(self) -> bool:
+        """The request is to be stopped."""
+        return self._cancel.is_set()
+
     def close(self) -> None:
         """Nobody takes any more."""
         self._waiting.cancel()
@@ -194,59 +205,74 @@ class _Reports:
         self._filled.set()
 
 
-class _Tally:
-    """Usage over all choices: the prompt counts once, output adds up."""
+class _Fold:
+    """Turns the reports of all choices into the events of one answer."""
 
-    def __init__(self, count: int) -> None:
-        self._moves: list[Moved | None] = [None] * count
+    def __init__(self, choices: list[LlamaChoice], seed: int) -> None:
+        self._choices = choices
+        self._seed = seed
+        self._moves: dict[int, Moved] = {}
+        self._reasons: dict[int, FinishReason] = {}
+        self._ended = 0
+        self._started = False
 
-    def move(self, index: int, moved: Moved) -> Usage:
-        self._moves[index] = moved
-        return self.usage()
+    @property
+    def over(self) -> bool:
+        """All choices have ended."""
+        return self._ended == len(self._choices)
 
-    def usage(self) -> Usage:
-        seen = [move for move in self._moves if move is not None]
-        if not seen:
-            return NOTHING
-        furthest = max(seen, key=lambda move: move.processed)
-        cached = min(furthest.cached, furthest.processed)
-        return Usage(furthest.processed, cached, sum(move.output for move in seen))
+    def stop(self) -> None:
+        """Cancel all choices; they end within one step."""
+        for choice in self._choices:
+            choice.cancel.set()
 
-
-async def _fold(reports: _Reports, choices: list[LlamaChoice], seed: int) -> AsyncGenerator[Event]:
-    tally = _Tally(len(choices))
-    reasons: dict[int, FinishReason] = {}
-    ended, stopped, started = 0, False, False
-    while ended < len(choices):
-        taken = await reports.take()
-        if reports._cancel.is_set() and not stopped:
-            stopped = True
-            for choice in choices:
-                choice.cancel.set()
-        if taken is None:
-            continue
-        index, report = taken
+    def take(self, index: int, report: Report) -> Event | None:
+        """The event that a report makes, if any. Raises what a choice failed with."""
         match report:
             case Counted():
-                if not started:
-                    started = True
-                    yield Started(report.prompt_tokens, report.max_tokens)
+                first, self._started = not self._started, True
+                return Started(report.prompt_tokens, report.max_tokens) if first else None
             case Moved():
-                usage = tally.move(index, report)
+                self._moves[index] = report
                 if report.text or report.tokens:
-                    yield Text(index, report.text, report.tokens, usage)
-                else:
-                    yield Progress(usage)
+                    return Text(index, report.text, report.tokens, self._usage())
+                return Progress(self._usage())
             case Ended():
-                ended += 1
+                self._ended += 1
                 if report.error is not None:
                     raise report.error
                 if report.reason is not None:
-                    reasons[index] = report.reason
-    if len(reasons) < len(choices):
-        yield Stopped(tally.usage())
-    else:
-        yield Done(tuple(reasons[i] for i in range(len(choices))), tally.usage(), seed)
+                    self._reasons[index] = report.reason
+                return None
+
+    def last(self) -> Done | Stopped:
+        """The closing event."""
+        if len(self._reasons) < len(self._choices):
+            return Stopped(self._usage())
+        reasons = tuple(self._reasons[index] for index in range(len(self._choices)))
+        return Done(reasons, self._usage(), self._seed)
+
+    def _usage(self) -> Usage:
+        """The prompt counts once, output adds up."""
+        if not self._moves:
+            return NOTHING
+        furthest = max(self._moves.values(), key=lambda move: move.processed)
+        cached = min(furthest.cached, furthest.processed)
+        output = sum(move.output for move in self._moves.values())
+        return Usage(furthest.processed, cached, output)
+
+
+async def _events(reports: _Reports, fold: _Fold) -> AsyncGenerator[Event]:
+    while not fold.over:
+        taken = await reports.take()
+        if reports.cancelled:
+            fold.stop()
+        if taken is None:
+            continue
+        event = fold.take(*taken)
+        if event is not None:
+            yield event
+    yield fold.last()
 
 
 def _seed(asked: int | None) -> int:
@@ -265,7 +291,8 @@ def _sampling(sampling: Sampling, seed: int) -> Chunk:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repeat_penalty": sampling.repetition_penalty,
-        "repeat_last_n": -1,
+        # The whole context, as others count it; llama.cpp would look at 64 tokens.
+        "repeat_last_n": REPEAT_LAST_N,
         "seed": seed,
         "typical_p": 1.0,
         "top_n_sigma": -1.0,

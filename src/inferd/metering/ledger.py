@@ -96,7 +96,7 @@ class Ledger:
             self._write_soon(Release(request_id))
 
     async def settle(self, entry: EntryRow) -> None:
-        """Book the entry; returns when it is committed. The second call for a request waits only."""
+        """Book the entry; returns when it is committed. A second call only waits."""
         under_way = self._settled.get(entry.request_id)
         if under_way is None:
             self._let_go(entry.request_id)

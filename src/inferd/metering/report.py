@@ -17,6 +17,6 @@ __all__ = ["GROUPINGS", "Grouping", "UsageSum", "usage_by"]
 async def usage_by(
     database: Database, account_id: str | None, by: Grouping, span_unix_ns: tuple[int, int]
 ) -> Sequence[UsageSum]:
-    """Sums over [from, to) by group; of all accounts if `account_id` is None. UTC days and months."""
+    """Sums over [from, to) by group, in UTC; of all accounts if `account_id` is None."""
     async with database.reading() as connection:
         return await entries.sums(connection, account_id, by, span_unix_ns)

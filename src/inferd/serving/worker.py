@@ -80,8 +80,7 @@ class Worker:
     async def _run(self, request_id: str, request: Request) -> None:
         cancel = self._cancels[request_id]
         try:
-            if self._engine is None:
-                raise EngineFailed("The worker has no model loaded.")
+            assert self._engine is not None, "nothing runs before Loaded"
             async with aclosing(self._engine.run(request, cancel)) as events:
                 async for event in events:
                     self._emit(request_id, event)

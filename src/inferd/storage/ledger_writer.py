@@ -50,7 +50,7 @@ class LedgerWriter:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
 
     def start(self) -> None:
-        """Replay the journal, then take writes. Raises Unavailable if the database does not open."""
+        """Replay the journal, then take writes. Raises Unavailable if it does not open."""
         try:
             self._recover()
         except (sqlite3.Error, OSError) as error:
