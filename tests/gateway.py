@@ -6,7 +6,7 @@ Requests go through the ASGI application itself; a client that leaves is an ASGI
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,6 @@ from inferd.api.app import Application, build
 from inferd.api.services import ApiOptions, Services
 from inferd.catalog.card import ModelCard, read_card
 from inferd.catalog.catalog import Catalog
-from inferd.catalog.sources.packages import PackageRegistry
-from inferd.catalog.store import Store
 from inferd.clock import SystemClock
 from inferd.engines.base import Engine, Request, Resources
 from inferd.engines.registry import engine_class
@@ -66,7 +64,8 @@ def echo_card(
 class InProcessReplica:
     """A replica without a process: the engine runs in the test's own event loop."""
 
-    def __init__(self, card: ModelCard, runtime_dir: Path) -> None:
+    def __init__(self, card: ModelCard, runtime_dir: Path, flights: list[Flight]) -> None:
+        self._flights = flights
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._card = card
         self._runtime_dir = runtime_dir
@@ -78,12 +77,11 @@ class InProcessReplica:
         features = await asyncio.to_thread(self._engine.load, self._card, resources)
         return ReplicaFacts(features.slots, features.context_length, memory_bytes=1)
 
-    async def run(
-        self, request_id: str, request: Request, flight: Flight
-    ) -> AsyncGenerator[Event]:
+    async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         """Compute; on leaving early, cancel and take the final usage."""
         cancel = asyncio.Event()
         flight.stage = "prefill"
+        self._flights.append(flight)
         async with aclosing(self._engine.run(request, cancel)) as events:
             try:
                 async for event in events:
@@ -199,6 +197,15 @@ class Gateway:
     client: Client
     account_id: str
     database_path: Path
+    flights: list[Flight]
+    """Every request that reached a replica, in order."""
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the event loop turn until something holds; ten seconds at most."""
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -216,7 +223,7 @@ async def gateway(
         migrate(path)
         database = Database(path)
         stack.push_async_callback(database.close)
-        writer = LedgerWriter(path, clock)
+        writer = LedgerWriter(path)
         stack.push_async_callback(writer.close)
         tokens = Tokens(database, installation_key(tmp_path), clock)
         await tokens.ensure_admin(ADMIN_TOKEN)
@@ -225,8 +232,9 @@ async def gateway(
         prices = PriceBook(database, clock)
         known = cards or (echo_card(),)
         await prices.sync(known)
+        flights: list[Flight] = []
         router = Router(
-            lambda card: InProcessReplica(card, tmp_path),
+            lambda card: InProcessReplica(card, tmp_path, flights),
             clock,
             router_options or RouterOptions(memory_bytes=1 << 30),
             lambda card: card.memory_bytes or 1,
@@ -235,7 +243,6 @@ async def gateway(
         rooms = Rooms(router, ledger, Concurrency(concurrency), clock)
         services = Services(
             catalog=Catalog(known),
-            store=Store(tmp_path / "store", PackageRegistry(None)),
             router=router,
             tokens=tokens,
             ledger=ledger,
@@ -246,4 +253,4 @@ async def gateway(
             options=options or ApiOptions(),
         )
         caller = await tokens.authenticate(ADMIN_TOKEN)
-        yield Gateway(services, Client(build(services)), caller.account_id, path)
+        yield Gateway(services, Client(build(services)), caller.account_id, path, flights)

@@ -21,8 +21,7 @@ def entries_in(path: Path) -> list[EntryRow]:
         connection.close()
     names = EntryRow.__struct_fields__
     return [
-        msgspec.convert({name: row[name] for name in names}, EntryRow, strict=False)
-        for row in rows
+        msgspec.convert({name: row[name] for name in names}, EntryRow, strict=False) for row in rows
     ]
 
 

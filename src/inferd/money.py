@@ -17,6 +17,8 @@ Rate = NewType("Rate", int)
 
 NANOS_PER_USD = 1_000_000_000
 UNITS_PER_RATE = 1_000_000
+NANOS_MAX = 10**18
+"""A billion dollars: sums of such amounts still fit the 63 bits of a database column."""
 
 
 def nanos_from_usd(quoted: str) -> int:
@@ -28,8 +30,8 @@ def nanos_from_usd(quoted: str) -> int:
         amount = Decimal(quoted) * NANOS_PER_USD
     except InvalidOperation:
         raise ValueError(f"{quoted!r} is not a decimal amount of dollars.") from None
-    if not amount.is_finite() or amount != amount.to_integral_value():
-        raise ValueError(f"{quoted!r} is not a whole number of nano-dollars.")
+    if not amount.is_finite() or abs(amount) > NANOS_MAX or amount % 1:
+        raise ValueError(f"{quoted!r} is not a whole number of nano-dollars within a billion dollars.")
     return int(amount)
 
 

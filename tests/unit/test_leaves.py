@@ -32,7 +32,8 @@ def test_secrets_carry_32_random_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quoted", "nanos"), [("0.02", 20_000_000), ("1", 10**9), ("0.000000001", 1), ("-2.5", -25 * 10**8)]
+    ("quoted", "nanos"),
+    [("0.02", 20_000_000), ("1", 10**9), ("0.000000001", 1), ("-2.5", -25 * 10**8)],
 )
 def test_quoted_dollars_are_exact(quoted: str, nanos: int) -> None:
     assert nanos_from_usd(quoted) == nanos

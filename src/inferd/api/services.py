@@ -10,7 +10,6 @@ from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.api.metrics import Metrics
 from inferd.catalog.catalog import Catalog
-from inferd.catalog.store import Store
 from inferd.clock import Clock
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
@@ -43,7 +42,6 @@ class Services:
     """Everything that endpoints use."""
 
     catalog: Catalog
-    store: Store
     router: Router
     tokens: Tokens
     ledger: Ledger

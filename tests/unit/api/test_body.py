@@ -52,7 +52,10 @@ def test_other_media_types_are_refused(kind: bytes) -> None:
         (b'{"model":"a/b","messages":[{"role":"user","content":1}]}', "messages.0.content"),
         (b'{"model":"a/b","messages":[]}', "messages"),
         (b'{"model":"a/b","messages":[{"role":"user","content":"x"}],"n":1000000000}', "n"),
-        (b'{"model":"a/b","messages":[{"role":"user","content":"x"}],"max_tokens":-1}', "max_tokens"),
+        (
+            b'{"model":"a/b","messages":[{"role":"user","content":"x"}],"max_tokens":-1}',
+            "max_tokens",
+        ),
         (b'{"model":"a/b","messages":[{"role":"root","content":"x"}]}', "messages.0.role"),
     ],
 )

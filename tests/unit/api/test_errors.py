@@ -43,7 +43,9 @@ def test_retry_after_is_whole_seconds_rounded_up(seconds: float, header: bytes) 
     assert (b"retry-after", header) in headers
 
 
-@pytest.mark.parametrize("error", [RouteNotFound("Not Found"), MethodNotAllowed("Method Not Allowed")])
+@pytest.mark.parametrize(
+    "error", [RouteNotFound("Not Found"), MethodNotAllowed("Method Not Allowed")]
+)
 def test_unknown_routes_answer_like_the_original(error: BadRequest) -> None:
     _, body, _ = render(error, "openai")
     assert msgspec.json.decode(body) == {"detail": error.message}

@@ -52,7 +52,12 @@ def test_a_field_that_is_not_honoured_yet_is_refused_by_name(name: str, value: o
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [], "tool_choice": "auto", "logprobs": False, "response_format": {"type": "text"}},
+        {
+            "tools": [],
+            "tool_choice": "auto",
+            "logprobs": False,
+            "response_format": {"type": "text"},
+        },
         {"tools": None, "logit_bias": {}, "service_tier": "default", "reasoning_effort": None},
         {"store": True, "metadata": {"a": "b"}, "parallel_tool_calls": True},
     ],
@@ -84,9 +89,7 @@ def test_every_sampling_field_reaches_the_request() -> None:
 
 def test_parts_are_joined_and_developer_is_system() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    request = to_request(
-        chat(messages=[{"role": "developer", "content": parts}]), cache_scope=""
-    )
+    request = to_request(chat(messages=[{"role": "developer", "content": parts}]), cache_scope="")
     assert isinstance(request.prompt, ChatPrompt)
     assert request.prompt.messages[0].role == "system"
     assert request.prompt.messages[0].content == "ab"

@@ -13,6 +13,7 @@ from msgspec import Meta
 from inferd.admission.work import Order, Work
 from inferd.api import inference
 from inferd.api.exchange import Exchange
+from inferd.api.fields import NotYet, not_yet
 from inferd.api.native.envelope import InferenceStatus, succeeded
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -47,8 +48,8 @@ class TextGenerationIn(msgspec.Struct, frozen=True, kw_only=True):
     num_responses: Annotated[int, Meta(ge=1, le=4)] | None = 1
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
-    response_format: msgspec.Raw = msgspec.Raw(b"null")
-    webhook: msgspec.Raw = msgspec.Raw(b"null")
+    response_format: NotYet = None
+    webhook: NotYet = None
 
 
 class GeneratedText(msgspec.Struct, frozen=True):
@@ -204,7 +205,7 @@ def _sampling(wire: TextGenerationIn) -> Sampling:
 
 
 def _refuse_unsupported(wire: TextGenerationIn) -> None:
-    for name in ("response_format", "webhook"):
-        asked = bytes(getattr(wire, name)).strip()
-        if asked not in (b"null", b'""', b'{"type":"text"}', b'{"type": "text"}'):
+    for name in not_yet(TextGenerationIn):
+        value = getattr(wire, name)
+        if value and value != {"type": "text"}:
             raise UnsupportedField(f"{name} is not supported yet.", param=name)

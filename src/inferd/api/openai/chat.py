@@ -10,6 +10,7 @@ from msgspec import Meta
 from inferd.admission.work import Order, Work
 from inferd.api import inference
 from inferd.api.exchange import Exchange
+from inferd.api.fields import NotYet
 from inferd.api.openai.fields import (
     SharedFields,
     StreamOptions,
@@ -48,7 +49,7 @@ class MessageIn(msgspec.Struct, frozen=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Meta(max_length=MESSAGES_MAX)] | None = None
     name: Annotated[str, Meta(max_length=256)] | None = None
-    tool_calls: msgspec.Raw = msgspec.Raw(b"null")
+    tool_calls: NotYet = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 
@@ -59,14 +60,14 @@ class ChatIn(SharedFields, frozen=True, kw_only=True):
     messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=MESSAGES_MAX)]
 
     # Known, and not honoured yet:
-    tools: msgspec.Raw = msgspec.Raw(b"null")
-    tool_choice: msgspec.Raw = msgspec.Raw(b"null")
-    functions: msgspec.Raw = msgspec.Raw(b"null")
-    function_call: msgspec.Raw = msgspec.Raw(b"null")
-    reasoning_effort: msgspec.Raw = msgspec.Raw(b"null")
-    reasoning: msgspec.Raw = msgspec.Raw(b"null")
-    chat_template_kwargs: msgspec.Raw = msgspec.Raw(b"null")
-    continue_final_message: msgspec.Raw = msgspec.Raw(b"null")
+    tools: NotYet = None
+    tool_choice: NotYet = None
+    functions: NotYet = None
+    function_call: NotYet = None
+    reasoning_effort: NotYet = None
+    reasoning: NotYet = None
+    chat_template_kwargs: NotYet = None
+    continue_final_message: NotYet = None
 
 
 class MessageOut(msgspec.Struct, frozen=True):
@@ -226,7 +227,7 @@ def to_request(wire: ChatIn, *, cache_scope: str) -> TextGenerationRequest:
 
 def _message(message: MessageIn, index: int) -> Message:
     at = f"messages.{index}"
-    if bytes(message.tool_calls) not in (b"null", b"[]"):
+    if message.tool_calls:
         raise UnsupportedField("tool_calls are not supported yet.", param=f"{at}.tool_calls")
     if message.role == "tool":
         raise UnsupportedField("The role tool is not supported yet.", param=f"{at}.role")

@@ -10,6 +10,7 @@ from msgspec import Meta
 from inferd.admission.work import Order, Work
 from inferd.api import inference
 from inferd.api.exchange import Exchange
+from inferd.api.fields import NotYet
 from inferd.api.openai.chat import FINISH
 from inferd.api.openai.fields import (
     SharedFields,
@@ -32,11 +33,11 @@ class CompletionIn(SharedFields, frozen=True, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(max_length=100_000)]
 
     # Known, and not honoured yet:
-    echo: msgspec.Raw = msgspec.Raw(b"null")
-    suffix: msgspec.Raw = msgspec.Raw(b"null")
-    best_of: msgspec.Raw = msgspec.Raw(b"null")
-    return_tokens_as_token_ids: msgspec.Raw = msgspec.Raw(b"null")
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    echo: NotYet = None
+    suffix: NotYet = None
+    best_of: NotYet = None
+    return_tokens_as_token_ids: NotYet = None
+    data: NotYet = None
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):

@@ -11,20 +11,20 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from inferd.api.fields import NotYet, not_yet
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.text_generation import Sampling
 
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 MaxTokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 
-_NOTHING = frozenset({b"null", b"false", b"[]", b"{}", b'""'})
-_HARMLESS: dict[str, frozenset[bytes]] = {
-    "tool_choice": frozenset({b'"none"', b'"auto"'}),
-    "service_tier": frozenset({b'"default"', b'"standard_only"'}),
-    "reasoning_effort": frozenset({b'"none"'}),
-    "logprobs": frozenset({b"0"}),
-    "top_logprobs": frozenset({b"0"}),
+_HARMLESS: dict[str, tuple[object, ...]] = {
+    "tool_choice": ("none", "auto"),
+    "service_tier": ("default", "standard_only"),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
 }
+"""Values that ask for what happens anyway; every empty or false one does too."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -58,17 +58,17 @@ class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
     """Stored with the usage entry, so that cost can be charged back to it."""
 
     # Known, and not honoured yet:
-    stop_token_ids: msgspec.Raw = msgspec.Raw(b"null")
-    response_format: msgspec.Raw = msgspec.Raw(b"null")
-    logprobs: msgspec.Raw = msgspec.Raw(b"null")
-    top_logprobs: msgspec.Raw = msgspec.Raw(b"null")
-    logit_bias: msgspec.Raw = msgspec.Raw(b"null")
-    prompt_cache_key: msgspec.Raw = msgspec.Raw(b"null")
-    prompt_cache_options: msgspec.Raw = msgspec.Raw(b"null")
-    service_tier: msgspec.Raw = msgspec.Raw(b"null")
-    fail_fast: msgspec.Raw = msgspec.Raw(b"null")
-    models: msgspec.Raw = msgspec.Raw(b"null")
-    ignore_eos: msgspec.Raw = msgspec.Raw(b"null")
+    stop_token_ids: NotYet = None
+    response_format: NotYet = None
+    logprobs: NotYet = None
+    top_logprobs: NotYet = None
+    logit_bias: NotYet = None
+    prompt_cache_key: NotYet = None
+    prompt_cache_options: NotYet = None
+    service_tier: NotYet = None
+    fail_fast: NotYet = None
+    models: NotYet = None
+    ignore_eos: NotYet = None
 
 
 def sampling(fields: SharedFields) -> Sampling:
@@ -104,20 +104,7 @@ def stream_options(fields: SharedFields) -> StreamOptions:
 
 def refuse_unsupported(fields: SharedFields) -> None:
     """Raise UnsupportedField for the first field that asks for what is not there."""
-    for name in type(fields).__struct_fields__:
+    for name in not_yet(type(fields)):
         value = getattr(fields, name)
-        if type(value) is not msgspec.Raw:
-            continue
-        asked = bytes(value).strip()
-        if asked in _NOTHING or asked in _HARMLESS.get(name, frozenset()):
-            continue
-        if name == "response_format" and _is_text_format(asked):
-            continue
-        raise UnsupportedField(f"{name} is not supported yet.", param=name)
-
-
-def _is_text_format(asked: bytes) -> bool:
-    try:
-        return bool(msgspec.json.decode(asked) == {"type": "text"})
-    except msgspec.DecodeError:
-        return False
+        if value and value not in _HARMLESS.get(name, ()):
+            raise UnsupportedField(f"{name} is not supported yet.", param=name)
