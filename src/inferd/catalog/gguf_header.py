@@ -1,4 +1,4 @@
-"""What does a GGUF file say about itself, and can it be believed?
+"""What a GGUF file says about itself, and whether it can be believed.
 
 Every count, length and offset is checked against the size of the file before it is used, so a
 file that lies is refused with a sentence before an engine sees it.

@@ -61,9 +61,7 @@ def rewrite(source: Path, destination: Path, plan: Rewrite, convert: Convert) ->
         part.unlink(missing_ok=True)
 
 
-def _contents(
-    old: BinaryIO, plan: Rewrite, convert: Convert
-) -> Iterable[tuple[Target, bytes]]:
+def _contents(old: BinaryIO, plan: Rewrite, convert: Convert) -> Iterable[tuple[Target, bytes]]:
     """One tensor at a time: memory stays at the size of the largest."""
     for target in plan.targets:
         old.seek(target.tensor.offset)

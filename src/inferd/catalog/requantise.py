@@ -19,9 +19,6 @@ from inferd.catalog.gguf_rewrite import Rewrite, Target, rewrite
 from inferd.catalog.gguf_types import Q4_0, Q4_1, Q8_0
 from inferd.errors import InferdError
 
-VERSION = 1
-"""Part of the name of what is made: another number makes it anew."""
-
 _FILE_TYPE = "general.file_type"
 _MOSTLY_Q4_0 = 2
 
@@ -53,7 +50,8 @@ def _convert(tensor: Tensor, kind: int, content: bytes) -> bytes:
 
 def _die_with_the_parent() -> None:
     """Standard input is a pipe that the parent holds: its end is the parent's end."""
-    while sys.stdin.buffer.read(4096):
+    # Not through sys.stdin, whose lock the interpreter needs when it ends.
+    while os.read(0, 4096):
         pass
     os._exit(1)
 
