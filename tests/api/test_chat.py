@@ -273,7 +273,9 @@ class Test499:
             call = asyncio.ensure_future(
                 running.client.post(CHAT, body("w " * 400, stream=stream), gone=gone)
             )
-            await until(lambda: bool(running.flights) and running.flights[0].usage.output_tokens > 2)
+            await until(
+                lambda: bool(running.flights) and running.flights[0].usage.output_tokens > 2
+            )
             gone.set()
             await asyncio.wait_for(call, 2)
             (entry,) = await entries(running)

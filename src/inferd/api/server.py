@@ -33,12 +33,16 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class OwnServer(uvicorn.Server):
     """uvicorn without its own signal handling: draining is ours."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
+
+    async def run_on(self, listener: socket.socket) -> None:
+        """Serve until `should_exit`. Unlike `serve` it leaves the signals alone."""
+        await self._serve([listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
@@ -46,18 +50,8 @@ class _Server(uvicorn.Server):
         self.up.set()
 
 
-async def serve(
-    app: Application,
-    listener: socket.socket,
-    *,
-    on_started: Callable[[], None],
-    drain: Callable[[], Awaitable[None]],
-) -> None:
-    """Serve until SIGINT or SIGTERM, then await `drain` while running answers finish.
-
-    While draining, new calls are still answered (with what `drain` made of them: 503). A second
-    signal stops at once.
-    """
+def protocol_server(app: Application) -> OwnServer:
+    """A server of our protocol, not started yet."""
     config = uvicorn.Config(
         app,
         http=PatientProtocol,
@@ -72,7 +66,22 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config)
+    return OwnServer(config)
+
+
+async def serve(
+    app: Application,
+    listener: socket.socket,
+    *,
+    on_started: Callable[[], None],
+    drain: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until SIGINT or SIGTERM, then await `drain` while running answers finish.
+
+    While draining, new calls are still answered (with what `drain` made of them: 503). A second
+    signal stops at once.
+    """
+    server = protocol_server(app)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:
@@ -82,7 +91,7 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signalled)
     async with asyncio.TaskGroup() as group:
-        group.create_task(server._serve([listener]))  # `serve` would take the signals
+        group.create_task(server.run_on(listener))
         await server.up.wait()
         on_started()
         await stop.wait()

@@ -48,6 +48,8 @@ class Ledger:
         self._settled: dict[str, asyncio.Future[None]] = {}
         """Settlements under way, so that a second one waits instead of booking twice."""
         self._pending: set[asyncio.Future[None]] = set()
+        self.settled_count = 0
+        """Settlements committed since start."""
 
     @property
     def healthy(self) -> bool:
@@ -107,6 +109,7 @@ class Ledger:
             self._settled[entry.request_id] = under_way
             under_way.add_done_callback(lambda _: self._settled.pop(entry.request_id, None))
         await asyncio.shield(under_way)
+        self.settled_count += 1
 
     def balance_nanos(self, account_id: str) -> int | None:
         """What can still be reserved; None without a budget."""
