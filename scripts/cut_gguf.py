@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from inferd.catalog.gguf_header import GgufHeader, Tensor, read_header
+from inferd.catalog.gguf_header import GgufHeader, read_header
 from inferd.catalog.gguf_rewrite import Rewrite, Target, rewrite
+from inferd.catalog.gguf_types import Tensor
 from inferd.errors import InferdError
 
 

@@ -1,7 +1,6 @@
 """What a GGUF file says about itself, and whether it can be believed.
 
-Every count, length and offset is checked against the size of the file before it is used, so a
-file that lies is refused with a sentence before an engine sees it.
+A file that contradicts itself or its own size is refused with a sentence before an engine sees it.
 """
 
 from __future__ import annotations
@@ -10,52 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from inferd.catalog.gguf_types import ARRAY, BLOCKS, MAGIC, SCALARS, STRING, UINT32, tensor_bytes
+from inferd.catalog.gguf_cursor import Cursor, LieError, ShortError, alignment_of
+from inferd.catalog.gguf_types import Array, Field, Tensor, Value
 from inferd.errors import BadRequest
 
 _HEADER_BYTES_MAX = 256 << 20
 _FIRST_READ_BYTES = 4 << 20
-_KEY_BYTES_MAX = 65_535
-_STRING_BYTES_MAX = 16 << 20
-_ENTRIES_MAX = 65_536
-_ARRAY_VALUES_MAX = 4_096
-"""Numeric arrays up to this length are kept; of longer ones only the length."""
-_DIMENSIONS_MAX = 4
-_ALIGNMENT_MAX = 65_536
-
-
-class Array(msgspec.Struct, frozen=True):
-    """An array of the metadata, by its length."""
-
-    kind: int
-    length: int
-    at: int
-    """Where its first element lies in the file."""
-    values: tuple[int | float | bool, ...] = ()
-    """The elements of a short numeric array."""
-
-
-Value = int | float | bool | str | Array
-
-
-class Field(msgspec.Struct, frozen=True):
-    """One entry of the metadata."""
-
-    kind: int
-    at: int
-    """Where the value lies in the file."""
-    value: Value
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """One tensor: its type and where its bytes are."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: int
-    offset: int
-    """From the start of the file."""
-    size_bytes: int
 
 
 class GgufHeader(msgspec.Struct, frozen=True):
@@ -80,7 +39,9 @@ class GgufHeader(msgspec.Struct, frozen=True):
     def count(self, key: str) -> int | None:
         """A non-negative integer of the metadata; None when absent or something else."""
         value = self.value(key)
-        return value if isinstance(value, int) and value >= 0 else None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            return None
+        return value
 
     def text(self, key: str) -> str | None:
         """A string of the metadata; None when absent or something else."""
@@ -152,13 +113,13 @@ def read_header(path: Path) -> GgufHeader:
             while True:
                 file.seek(0)
                 try:
-                    return _Reader(file.read(wanted), size_bytes).header()
-                except _ShortError:
+                    return _parse(file.read(wanted), size_bytes)
+                except ShortError:
                     # The header goes on behind what was read: read twice as much, from the start.
                     wanted *= 2
                 if wanted > _HEADER_BYTES_MAX:
-                    raise _LieError(f"its header is over {_HEADER_BYTES_MAX >> 20} MiB")  # noqa: TRY301 - one sentence for all lies
-    except _LieError as lie:
+                    raise LieError(f"its header is over {_HEADER_BYTES_MAX >> 20} MiB")  # noqa: TRY301 - one sentence for all lies
+    except LieError as lie:
         raise BadRequest(f"The file {path.name} is not a usable GGUF model: {lie}.") from lie
     except OSError as error:
         raise BadRequest(f"The file {path.name} cannot be read: {error.strerror}.") from error
@@ -182,210 +143,20 @@ def _kv_heads(header: GgufHeader, layers: int, heads: int) -> int:
     return layers * (found if isinstance(found, int) and found > 0 else heads)
 
 
-class _LieError(ValueError):
-    """The file contradicts itself."""
-
-
-class _ShortError(Exception):
-    """The header goes on behind the bytes at hand, inside the file."""
-
-
-class _Reader:
-    """A cursor over the first bytes of a file; no step leaves the file."""
-
-    def __init__(self, buffer: bytes, size_bytes: int) -> None:
-        self._buffer = buffer
-        self._size_bytes = size_bytes
-        self._at = 0
-
-    def header(self) -> GgufHeader:
-        version, tensor_count, field_count = self._start()
-        fields = self._fields(field_count)
-        fields_end = self._at
-        alignment = _alignment(fields)
-        tensors = self._tensors(tensor_count, alignment)
-        return GgufHeader(
-            version=version,
-            alignment=alignment,
-            fields=fields,
-            tensors=tensors,
-            fields_end=fields_end,
-            size_bytes=self._size_bytes,
-            bos_text=self._token(fields, "tokenizer.ggml.bos_token_id"),
-            eos_text=self._token(fields, "tokenizer.ggml.eos_token_id"),
-        )
-
-    def _start(self) -> tuple[int, int, int]:
-        if self._bytes(4) != MAGIC:
-            raise _LieError("it does not start with the letters GGUF")
-        version = int(self._scalar(UINT32))
-        if version not in (2, 3):
-            raise _LieError(f"version {version:#x} is neither 2 nor 3, little-endian")
-        tensor_count, field_count = self._count(), self._count()
-        if max(tensor_count, field_count) > _ENTRIES_MAX:
-            raise _LieError(f"it claims {tensor_count} tensors and {field_count} fields")
-        return version, tensor_count, field_count
-
-    def _fields(self, count: int) -> dict[str, Field]:
-        fields: dict[str, Field] = {}
-        for _ in range(count):
-            key = self._text(_KEY_BYTES_MAX)
-            kind = int(self._scalar(UINT32))
-            at = self._at
-            if key in fields:
-                raise _LieError(f"the field {_short(key)} is there twice")
-            fields[key] = Field(kind, at, self._value(kind))
-        return fields
-
-    def _value(self, kind: int) -> Value:
-        if kind == STRING:
-            return self._text(_STRING_BYTES_MAX)
-        if kind == ARRAY:
-            return self._array()
-        if kind not in SCALARS:
-            raise _LieError(f"a field has the unknown type {kind}")
-        return self._scalar(kind)
-
-    def _array(self) -> Array:
-        kind, length = int(self._scalar(UINT32)), self._count()
-        at = self._at
-        if kind == STRING:
-            self._room(length * 8)
-            self._skip_strings(length)
-            return Array(kind, length, at)
-        if kind not in SCALARS:
-            raise _LieError(f"an array has the unknown element type {kind}")
-        width = SCALARS[kind].size
-        self._room(length * width)
-        if length > _ARRAY_VALUES_MAX:
-            self._at += length * width
-            return Array(kind, length, at)
-        return Array(kind, length, at, tuple(self._scalar(kind) for _ in range(length)))
-
-    def _skip_strings(self, count: int) -> None:
-        """The one hot loop: a vocabulary and its merges are some 100,000 strings."""
-        unpack, buffer, at = SCALARS[10].unpack_from, self._buffer, self._at
-        end = len(buffer) - 8
-        for _ in range(count):
-            if at > end:
-                self._at = at
-                self._room(8)
-                raise _ShortError
-            at += 8 + unpack(buffer, at)[0]
-        self._at = at
-        self._room(0)
-
-    def _tensors(self, count: int, alignment: int) -> tuple[Tensor, ...]:
-        listed = [self._tensor() for _ in range(count)]
-        start = -(-self._at // alignment) * alignment
-        names = {tensor.name for tensor in listed}
-        if len(names) < len(listed):
-            raise _LieError("two tensors have the same name")
-        placed = tuple(
-            msgspec.structs.replace(tensor, offset=start + tensor.offset) for tensor in listed
-        )
-        self._check_places(placed, start, alignment)
-        return placed
-
-    def _tensor(self) -> Tensor:
-        name = self._text(_KEY_BYTES_MAX)
-        dimensions = int(self._scalar(UINT32))
-        if not 1 <= dimensions <= _DIMENSIONS_MAX:
-            raise _LieError(f"the tensor {_short(name)} has {dimensions} dimensions")
-        shape = tuple(self._count() for _ in range(dimensions))
-        kind, offset = int(self._scalar(UINT32)), self._count()
-        if kind not in BLOCKS:
-            raise _LieError(f"the tensor {_short(name)} has the unknown type {kind}")
-        if 0 in shape:
-            raise _LieError(f"the tensor {_short(name)} is empty")
-        try:
-            size_bytes = tensor_bytes(shape, kind)
-        except ValueError as error:
-            raise _LieError(f"in the tensor {_short(name)} {error}") from error
-        return Tensor(name, shape, kind, offset, size_bytes)
-
-    def _check_places(self, tensors: tuple[Tensor, ...], start: int, alignment: int) -> None:
-        """Each tensor aligned, inside the file, and on top of no other."""
-        end = start
-        for tensor in sorted(tensors, key=lambda one: one.offset):
-            if tensor.offset % alignment:
-                raise _LieError(f"the tensor {_short(tensor.name)} is not aligned")
-            if tensor.offset < end:
-                raise _LieError(f"the tensor {_short(tensor.name)} overlaps another")
-            end = tensor.offset + tensor.size_bytes
-            if end > self._size_bytes:
-                raise _LieError(
-                    f"the tensor {_short(tensor.name)} ends at byte {_number(end)} "
-                    f"of a file of {self._size_bytes}"
-                )
-
-    def _token(self, fields: dict[str, Field], key: str) -> str | None:
-        """The text of the token that a field names."""
-        tokens, field = fields.get("tokenizer.ggml.tokens"), fields.get(key)
-        if tokens is None or field is None or not isinstance(tokens.value, Array):
-            return None
-        array, index = tokens.value, field.value
-        if array.kind != STRING or not isinstance(index, int) or not 0 <= index < array.length:
-            return None
-        self._at = array.at
-        self._skip_strings(index)
-        return self._text(_STRING_BYTES_MAX)
-
-    def _text(self, length_max: int) -> str:
-        length = self._count()
-        if length > length_max:
-            raise _LieError(f"a text of {_number(length)} bytes is over the limit of {length_max}")
-        return self._bytes(length).decode("utf-8", "replace")
-
-    def _count(self) -> int:
-        return int(self._scalar(10))
-
-    def _scalar(self, kind: int) -> int | float | bool:
-        packed = SCALARS[kind]
-        self._room(packed.size)
-        at = self._at
-        if at + packed.size > len(self._buffer):
-            raise _ShortError
-        self._at = at + packed.size
-        return packed.unpack_from(self._buffer, at)[0]
-
-    def _bytes(self, length: int) -> bytes:
-        self._room(length)
-        at = self._at
-        if at + length > len(self._buffer):
-            raise _ShortError
-        self._at = at + length
-        return self._buffer[at : self._at]
-
-    def _room(self, length: int) -> None:
-        """The file must have `length` more bytes."""
-        if self._at + length > self._size_bytes:
-            raise _LieError(
-                f"it ends at byte {self._size_bytes}, in the middle of its header"
-                if self._at <= self._size_bytes
-                else f"a length leads to byte {_number(self._at)} of a file of {self._size_bytes}"
-            )
-
-
-def _alignment(fields: dict[str, Field]) -> int:
-    field = fields.get("general.alignment")
-    if field is None:
-        return 32
-    value = field.value
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or not 8 <= value <= _ALIGNMENT_MAX
-        or value & (value - 1)
-    ):
-        raise _LieError("its alignment is no power of two between 8 and 65536")
-    return value
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 64 else name[:64] + "…")
-
-
-def _number(value: int) -> str:
-    # A product of four 64-bit lengths has 77 digits; nobody reads them.
-    return str(value) if value < 10**20 else "10^20 or more"
+def _parse(buffer: bytes, size_bytes: int) -> GgufHeader:
+    cursor = Cursor(buffer, size_bytes)
+    version, tensor_count, field_count = cursor.start()
+    fields = cursor.fields(field_count)
+    fields_end = cursor.at
+    alignment = alignment_of(fields)
+    tensors = cursor.tensors(tensor_count, alignment)
+    return GgufHeader(
+        version=version,
+        alignment=alignment,
+        fields=fields,
+        tensors=tensors,
+        fields_end=fields_end,
+        size_bytes=size_bytes,
+        bos_text=cursor.token(fields, "tokenizer.ggml.bos_token_id"),
+        eos_text=cursor.token(fields, "tokenizer.ggml.eos_token_id"),
+    )

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from inferd.catalog.gguf_header import GgufHeader, Tensor
-from inferd.catalog.gguf_types import MAGIC, SCALARS, UINT32, tensor_bytes
+from inferd.catalog.gguf_header import GgufHeader
+from inferd.catalog.gguf_types import MAGIC, SCALARS, UINT32, Tensor, tensor_bytes
 
 Convert = Callable[[Tensor, int, bytes], bytes]
 """(tensor, new type, its bytes) → its bytes in the new type."""

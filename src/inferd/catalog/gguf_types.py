@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import struct
 
+import msgspec
+
 MAGIC = b"GGUF"
-BOOL, STRING, ARRAY = 7, 8, 9
+UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
 
 SCALARS: dict[int, struct.Struct] = {
     0: struct.Struct("<B"),
     1: struct.Struct("<b"),
     2: struct.Struct("<H"),
     3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
+    UINT32: struct.Struct("<I"),
     5: struct.Struct("<i"),
     6: struct.Struct("<f"),
     BOOL: struct.Struct("<?"),
-    10: struct.Struct("<Q"),
+    UINT64: struct.Struct("<Q"),
     11: struct.Struct("<q"),
     12: struct.Struct("<d"),
 }
 """Metadata type → how one value lies in the file."""
 
-UINT32 = 4
 F32, F16, Q4_0, Q4_1, Q8_0 = 0, 1, 2, 3, 8
 
 BLOCKS: dict[int, tuple[int, int]] = {
@@ -77,3 +78,37 @@ def tensor_bytes(shape: tuple[int, ...], kind: int) -> int:
     for length in shape:
         count *= length
     return count // block * size
+
+
+class Array(msgspec.Struct, frozen=True):
+    """An array of the metadata, by its length."""
+
+    kind: int
+    length: int
+    at: int
+    """Where its first element lies in the file."""
+    values: tuple[int | float | bool, ...] = ()
+    """The elements of a short numeric array."""
+
+
+Value = int | float | bool | str | Array
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One entry of the metadata."""
+
+    kind: int
+    at: int
+    """Where the value lies in the file."""
+    value: Value
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """One tensor: its type and where its bytes are."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+    """From the start of the file."""
+    size_bytes: int

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, dequantize, quantize
 
-from inferd.catalog.gguf_header import GgufHeader, Tensor, read_header
+from inferd.catalog.gguf_header import GgufHeader, read_header
 from inferd.catalog.gguf_rewrite import Rewrite, Target, rewrite
-from inferd.catalog.gguf_types import Q4_0, Q4_1, Q8_0
+from inferd.catalog.gguf_types import Q4_0, Q4_1, Q8_0, Tensor
 from inferd.errors import InferdError
 
 _FILE_TYPE = "general.file_type"
