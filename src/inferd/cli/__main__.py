@@ -1,0 +1,5 @@
+"""`python -m inferd.cli`."""
+
+from inferd.cli import main
+
+main()

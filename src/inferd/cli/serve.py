@@ -1,0 +1,133 @@
+"""`inferd serve`: one gateway over one data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from inferd import __version__
+from inferd.cli import data_dir
+from inferd.cli.flags import Config, DataDir
+from inferd.cli.progress import ProgressLines
+from inferd.errors import InferdError
+from inferd.settings import Settings, load
+
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    memory_bytes: Annotated[int | None, typer.Option(help="For all models together.")] = None,
+    idle_seconds: Annotated[float | None, typer.Option(help="Unload after; -1 never.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of each worker.")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Grace after Ctrl-C.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    flags = {
+        "host": host,
+        "port": port,
+        "data_dir": data_dir,
+        "memory_bytes": memory_bytes,
+        "idle_seconds": idle_seconds,
+        "threads": threads,
+        "drain_seconds": drain_seconds,
+        "log_format": log_format,
+    }
+    settings = load(flags, config=config)
+    start(settings)
+
+
+def start(settings: Settings) -> None:
+    """Take the lock and the port, then serve."""
+    from inferd.api.server import listen
+    from inferd.cli.wiring import run_async
+
+    layout = "%(message)s" if settings.log_format == "json" else "%(asctime)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.INFO, format=layout, stream=sys.stderr)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    root = data_dir.prepare(settings)
+    with data_dir.locked(root):
+        listener = listen(settings.host, settings.port)
+        try:
+            run_async(_serve(settings, listener))
+        finally:
+            data_dir.remove_server_file(root)
+            listener.close()
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    from inferd.api.app import build
+    from inferd.api.server import serve as serve_http
+    from inferd.cli.wiring import rooms
+
+    async with rooms(settings, ProgressLines().show) as services:
+        secret = await services.tokens.ensure_admin(settings.bootstrap_token or None)
+        local = await services.tokens.local_admin()
+        url = _url(settings.host, listener.getsockname()[1])
+
+        def started() -> None:
+            served = data_dir.ServerFile(url=url, token=local, pid=os.getpid())
+            data_dir.write_server_file(settings.data_path, served)
+            _greet(url, secret)
+
+        async def drain() -> None:
+            sys.stderr.write("Draining: running answers may finish; Ctrl-C again stops at once.\n")
+            await services.router.drain(settings.drain_seconds)
+
+        try:
+            await serve_http(build(services), listener, on_started=started, drain=drain)
+        except* asyncio.CancelledError:
+            pass
+        except* InferdError as group:
+            raise group.exceptions[0] from None
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return (
+        f"http://[{shown}]:{port}"
+        if ":" in shown and "[" not in shown
+        else f"http://{shown}:{port}"
+    )
+
+
+def _greet(url: str, secret: str | None) -> None:
+    if secret is None:
+        sys.stdout.write(f"inferd {__version__} serves on {url}\n")
+        sys.stdout.flush()
+        return
+    sys.stdout.write(f"""inferd {__version__} serves on {url}
+
+Your API token, shown this once:
+
+    {secret}
+
+Three calls to try (the first one fetches the model, about 90 MB):
+
+curl {url}/v1/openai/chat/completions \\
+  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+curl {url}/v1/inference/{MODEL} \\
+  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
+  -d '{{"input": "The capital of France is", "max_new_tokens": 8}}'
+
+python -c 'from openai import OpenAI; client = OpenAI(base_url="{url}/v1/openai", api_key="{secret}"); print(client.chat.completions.create(model="{MODEL}", messages=[{{"role": "user", "content": "Hello"}}]).choices[0].message.content)'
+
+""")
+    sys.stdout.flush()

