@@ -40,6 +40,7 @@ from inferd.money import Rate, nanos_from_usd
 from inferd.tasks.base import TaskName
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
 
@@ -179,9 +180,26 @@ def _problems(card: ModelCard) -> list[str]:
         found.append("context_length and slots start at 1.")
     if (card.engine == "model_server") != (card.model_server is not None):
         found.append('engine = "model_server" and a [model_server] table go together.')
+    if len({file.role for file in card.files}) < len(card.files):
+        found.append("two files have one role.")
     for file in card.files:
-        if isinstance(file.source, PackageSource) and not file.sha256:
-            found.append(f"the file {file.file_name!r} needs its sha256.")
-        if Path(file.file_name).name != file.file_name:
-            found.append(f"{file.file_name!r} is not a plain file name.")
+        found += _file_problems(file)
+    return found
+
+
+def _file_problems(file: ModelFile) -> list[str]:
+    found: list[str] = []
+    if Path(file.file_name).name != file.file_name:
+        found.append(f"{file.file_name!r} is not a plain file name.")
+    digests = [file.sha256] if file.sha256 is not None else []
+    if isinstance(file.source, PackageSource):
+        digests += [wheel.sha256 for wheel in file.source.wheels]
+        if not (file.sha256 and file.source.wheels and file.source.members):
+            found.append(f"the file {file.file_name!r} needs wheels, members and its sha256.")
+    elif not file.source.path.startswith(("/", "~/")):
+        found.append(f"the path of {file.file_name!r} does not start with / or ~/.")
+    if file.transform is not None and file.sha256 is None:
+        found.append(f"the file {file.file_name!r} has a transform and so needs its sha256.")
+    # Digests name files in the store: nothing else may come through.
+    found += [f"{one!r} is not a sha256 in hex." for one in digests if not _SHA256.fullmatch(one)]
     return found
