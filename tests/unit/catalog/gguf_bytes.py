@@ -9,7 +9,8 @@ import msgspec
 
 U32, F32, BOOL, STR, ARR = 4, 6, 7, 8, 9
 
-Fields = Mapping[str, int | bool | str | Sequence[str] | Sequence[int]]
+Value = int | bool | str | Sequence[str] | Sequence[int]
+Fields = Mapping[str, Value]
 
 LLAMA: Fields = {
     "general.architecture": "llama",
@@ -69,7 +70,7 @@ def gguf(
     return bytes(out + contents)
 
 
-def _value(value: int | bool | str | Sequence[str] | Sequence[int]) -> bytes:
+def _value(value: Value) -> bytes:
     if isinstance(value, bool):
         return struct.pack("<I?", BOOL, value)
     if isinstance(value, int):

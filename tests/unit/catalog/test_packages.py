@@ -11,7 +11,6 @@ from inferd.catalog.sources.packages import PackageRegistry
 from inferd.errors import Unavailable
 from tests.unit.catalog.index_server import IndexServer, index_server
 
-
 BUFFER = 1 << 16
 """What the HTTP client may have received and not yet handed over when a connection breaks."""
 
@@ -30,7 +29,7 @@ async def _download(registry: PackageRegistry, wheel: Wheel, part: Path) -> list
 
 @pytest.mark.parametrize("html", [False, True])
 async def test_a_wheel_is_found_by_its_digest_and_downloaded(
-    server: IndexServer, registry: PackageRegistry, tmp_path: Path, content: bytes, html: bool
+    server: IndexServer, registry: PackageRegistry, tmp_path: Path, content: bytes, *, html: bool
 ) -> None:
     server.html = html
     server.files["some_model-0.9-py3-none-any.whl"] = b"older"
@@ -44,7 +43,7 @@ async def test_a_wheel_is_found_by_its_digest_and_downloaded(
 
 @pytest.mark.parametrize("html", [False, True])
 async def test_an_index_that_states_no_digests_is_asked_by_file_name(
-    server: IndexServer, registry: PackageRegistry, tmp_path: Path, content: bytes, html: bool
+    server: IndexServer, registry: PackageRegistry, tmp_path: Path, content: bytes, *, html: bool
 ) -> None:
     server.html, server.states_hashes = html, False
     wheel = server.add("some-model", content)
@@ -146,14 +145,14 @@ async def test_another_digest_than_the_pinned_is_not_taken(
     server: IndexServer, registry: PackageRegistry, content: bytes
 ) -> None:
     server.add("some-model", content)
-    with pytest.raises(Unavailable, match="has no wheel some-model==1.0 with the pinned sha256"):
+    with pytest.raises(Unavailable, match=r"has no wheel some-model==1\.0 with the pinned sha256"):
         await registry.find(Wheel("some-model==1.0", "0" * 64))
 
 
 async def test_an_index_that_is_away_is_said_so(content: bytes) -> None:
     with index_server() as gone:
         wheel = gone.add("some-model", content)
-    with pytest.raises(Unavailable, match="cannot be asked for some-model==1.0"):
+    with pytest.raises(Unavailable, match=r"cannot be asked for some-model==1\.0"):
         await PackageRegistry(gone.url, pause_seconds=0).find(wheel)
 
 

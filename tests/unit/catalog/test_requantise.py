@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, dequantize, quantize
+from scripts.cut_gguf import cut
 
 from inferd.catalog.gguf_header import read_header
 from inferd.catalog.gguf_types import F32, Q4_0, Q4_1, Q8_0, Tensor
 from inferd.catalog.requantise import requantise
 from inferd.errors import BadRequest
-from scripts.cut_gguf import cut
 from tests.unit.catalog.gguf_bytes import LLAMA, Weights, gguf
 
 _RANDOM = np.random.default_rng(7)
