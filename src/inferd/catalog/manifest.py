@@ -22,7 +22,7 @@ class Manifests:
         """Record what `model` uses; return what it used before and nobody uses any more."""
         path = self._path(model)
         before = _read(path)
-        if before == _Uses(model, blobs):
+        if before == _Uses(model, blobs) or not (before or blobs):
             return frozenset()
         self._folder.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")

@@ -399,6 +399,7 @@ async def test_a_file_on_this_machine_is_used_in_place_and_never_removed(
     card = card_of(_path_file(path, hashlib.sha256(Q4_1_FILE).hexdigest()))
     assert store.installed(card)
     assert await store.fetch(card) == {"model": path}
+    assert not (tmp_path / "store").exists()
     assert store.remove(card) == 0
     assert path.exists()
 
