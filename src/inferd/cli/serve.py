@@ -59,7 +59,8 @@ def start(settings: Settings) -> None:
 
     layout = "%(message)s" if settings.log_format == "json" else "%(asctime)s %(name)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=layout, stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     root = data_dir.prepare(settings)
     with data_dir.locked(root):
         listener = listen(settings.host, settings.port)

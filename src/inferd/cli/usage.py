@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from inferd.cli import data_dir
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.server_client import ServerClient
+from inferd.cli.tables import show_table
 from inferd.errors import BadRequest
 from inferd.money import usd_text
 from inferd.settings import Settings, load
@@ -49,7 +49,7 @@ def usage(
             row[name] for name in ("requests", "input_tokens", "cached_tokens", "output_tokens")
         )
         table.add_row(row["key"] or "-", *map(str, counts), usd_text(row["cost_nanos"]))
-    Console().print(table)
+    show_table(table)
     typer.echo(f"total {usd_text(report['total_cost_nanos'])}")
 
 

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 
+from inferd import ids
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
 from inferd.errors import InferdError
@@ -31,6 +32,7 @@ class Residency:
     """One replica's time in memory, from the start of its load to its end."""
 
     def __init__(self, replica: Replica, memory_bytes: int) -> None:
+        self.id = ids.sortable("rep")
         self.replica = replica
         self.memory_bytes = memory_bytes
         self.state: State = "loading"

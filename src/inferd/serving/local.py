@@ -19,7 +19,7 @@ from inferd.catalog.card import ModelCard
 from inferd.catalog.progress import FetchProgress
 from inferd.engines.base import Features, Request, Resources
 from inferd.errors import EngineFailed, InferdError
-from inferd.serving.replica import Flight, ReplicaFacts
+from inferd.serving.replica import Flight, ReplicaDied, ReplicaFacts
 from inferd.serving.wire import (
     Cancel,
     Close,
@@ -40,6 +40,9 @@ STOP_SECONDS_MAX = 3.0
 """Grace for a worker that was asked to exit."""
 CANCEL_SECONDS_MAX = 10.0
 """A worker that has not stopped a request by then hangs, and is killed."""
+
+LOAD_SECONDS_MAX = 900.0
+"""From the start of the process to its first word; weights of 100 GB from a slow disk take as long."""
 
 Fetch = Callable[[ModelCard, Callable[[FetchProgress], None]], Awaitable[dict[str, Path]]]
 
@@ -123,7 +126,7 @@ class LocalReplica:
             runtime_dir=str(self._private_dir),
         )
         self._send(Load(self._card, resources))
-        features = await self._loaded
+        features = await self._answer_to_load()
         assert self._process is not None, "spawned above"
         return ReplicaFacts(
             slots=features.slots,
@@ -131,6 +134,12 @@ class LocalReplica:
             memory_bytes=await asyncio.to_thread(resident_bytes, self._process.pid),
             pid=self._process.pid,
         )
+
+    async def _answer_to_load(self) -> Features:
+        try:
+            return await asyncio.wait_for(self._loaded, LOAD_SECONDS_MAX)
+        except TimeoutError:
+            raise EngineFailed(f"Loading took more than {LOAD_SECONDS_MAX:g} s.") from None
 
     def _report(self, progress: FetchProgress) -> None:
         self._progress = progress.sentence()
@@ -170,7 +179,7 @@ class LocalReplica:
     async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         """Compute; closing the generator cancels and waits for the final usage."""
         if self._died.done() or self._stopping:
-            raise EngineFailed("The worker that served this request ended.")
+            raise ReplicaDied("The worker that served this request ended.")
         inbox = self._inboxes[request_id] = _Inbox()
         self._send(Run(request_id, request))
         ended = False
@@ -241,7 +250,7 @@ class LocalReplica:
                 raise AssertionError("the decoder lets nothing else through")
 
     def _on_lost(self) -> None:
-        error = EngineFailed("The worker that served this request ended unexpectedly.")
+        error = ReplicaDied("The worker that served this request ended unexpectedly.")
         for inbox in self._inboxes.values():
             inbox.put(error)
         if not self._loaded.done():

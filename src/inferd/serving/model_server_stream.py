@@ -1,4 +1,4 @@
-"""What OpenAI-compatible servers stream: lines of server-sent events, cut anywhere by the network."""
+"""What OpenAI-compatible servers stream: lines of events, cut anywhere by the network."""
 
 from __future__ import annotations
 

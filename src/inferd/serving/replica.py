@@ -10,6 +10,7 @@ import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
+from inferd.errors import EngineFailed
 from inferd.tasks.base import NOTHING, Usage
 from inferd.tasks.text_generation import Event
 
@@ -39,6 +40,10 @@ class Flight:
         self.replica_id: str | None = None
         self.granted_seconds: float | None = None
         """Clock.seconds() when a slot was granted."""
+
+
+class ReplicaDied(EngineFailed):
+    """The replica ended unexpectedly while it had the request."""
 
 
 class Replica(Protocol):

@@ -20,13 +20,16 @@ from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, TooManyRequests, Unavailable
 from inferd.serving.deployment import Ask, Deployment, Residency, Waiter
 from inferd.serving.memory import budget_bytes
-from inferd.serving.replica import Flight, ReplicaFactory
-from inferd.serving.scheduler import Drain, Policy, Refuse, Start, State, Stop, plan
+from inferd.serving.replica import Flight, ReplicaDied, ReplicaFactory
+from inferd.serving.scheduler import Drain, Policy, Refuse, Start, Stop, plan
+from inferd.serving.snapshot import ModelSnapshot, RouterSnapshot, model_snapshot
 from inferd.tasks.text_generation import Event
 
 __all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
 
 BACKOFF_SECONDS_MAX = 60.0
+ATTEMPTS = 3
+"""Replicas that a request may find dead before it has been computed at all."""
 STABLE_SECONDS = 10.0
 """A replica that lived so long is not in a crash loop."""
 
@@ -44,28 +47,6 @@ class RouterOptions(msgspec.Struct, frozen=True):
     """For all local replicas together; 0: 80 % of the machine's or container's memory."""
     swap_wait_seconds: float = 10
     """How long requests of a loaded model may keep another model waiting."""
-
-
-class ModelSnapshot(msgspec.Struct, frozen=True):
-    """One model that was asked for."""
-
-    model: str
-    state: State
-    replicas: int
-    slots: int
-    in_flight: int
-    queued: int
-    memory_bytes: int
-    pid: int | None
-
-
-class RouterSnapshot(msgspec.Struct, frozen=True):
-    """All of them, and totals since start."""
-
-    models: tuple[ModelSnapshot, ...]
-    loads: int
-    evictions: int
-    deaths: int
 
 
 class Router:
@@ -100,19 +81,34 @@ class Router:
         Raises TooManyRequests (line full), Unavailable (deadline, cannot load, draining).
         """
         deployment = self._deployment(ask.card)
-        residency = self._take(deployment, ask)
-        if residency is None:
-            residency = await self._wait(deployment, ask, flight)
+        touched = False
+        for attempt in range(ATTEMPTS):
+            residency = self._take(deployment, ask)
+            if residency is None:
+                residency = await self._wait(deployment, ask, flight)
+            try:
+                async with aclosing(self._run_on(residency, ask, flight)) as events:
+                    async for event in events:
+                        touched = True
+                        yield event
+                return
+            except ReplicaDied:
+                # It was dead already when the request came; that costs this request nothing.
+                if touched or attempt + 1 == ATTEMPTS:
+                    raise
+            finally:
+                self._release(deployment, residency, ask.slots)
+
+    async def _run_on(
+        self, residency: Residency, ask: Ask, flight: Flight
+    ) -> AsyncGenerator[Event]:
         flight.granted_seconds = self._clock.seconds()
         flight.stage = "prefill"
+        flight.replica_id = residency.id
         replica = residency.replica
-        flight.replica_id = f"{ask.card.name}#{id(replica):x}"
-        try:
-            async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._release(deployment, residency, ask.slots)
+        async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
+            async for event in events:
+                yield event
 
     def loading(self, model: str) -> str | None:
         """How far the load is, in a sentence; None if the model is ready or nobody asked for it."""
@@ -125,7 +121,7 @@ class Router:
     def snapshot(self) -> RouterSnapshot:
         """What runs now."""
         return RouterSnapshot(
-            tuple(_snapshot(deployment) for deployment in self._deployments.values()),
+            tuple(model_snapshot(deployment) for deployment in self._deployments.values()),
             self._loads,
             self._evictions,
             self._deaths,
@@ -363,22 +359,6 @@ class Router:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _snapshot(deployment: Deployment) -> ModelSnapshot:
-    residency = deployment.residency
-    if residency is None:
-        return ModelSnapshot(deployment.card.name, "cold", 0, 0, 0, len(deployment.queue), 0, None)
-    return ModelSnapshot(
-        model=deployment.card.name,
-        state=residency.state,
-        replicas=int(residency.state in ("ready", "draining")),
-        slots=residency.slots,
-        in_flight=residency.in_flight,
-        queued=len(deployment.queue),
-        memory_bytes=residency.memory_bytes,
-        pid=None if residency.facts is None else residency.facts.pid,
-    )
 
 
 def _shutting_down() -> Unavailable:

@@ -1,0 +1,61 @@
+# Commands of inferd. `make serve` and `make test` work on a fresh machine with Python 3.11 or
+# newer, pip, make and a C compiler; everything else builds on the same virtual environment.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+SOURCES := src tests scripts benchmarks
+
+.PHONY: serve test check fix chaos clients bench bench-engine bench-footprint clean
+
+serve: .venv/installed
+	$(BIN)/inferd serve
+
+test: .venv/developing
+	$(BIN)/pytest -m "not chaos and not clients"
+
+check: .venv/developing
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_sizes.py
+	$(BIN)/python scripts/openapi.py --check
+	$(BIN)/python scripts/settings_example.py --check
+
+fix: .venv/developing
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/python scripts/openapi.py
+	$(BIN)/python scripts/settings_example.py
+
+chaos: .venv/developing
+	$(BIN)/pytest -m chaos -s
+
+clients: .venv/developing
+	$(BIN)/pytest -m clients -rs
+
+bench: .venv/developing
+	$(BIN)/python benchmarks/gateway/run.py
+
+bench-engine: .venv/developing
+	$(BIN)/python benchmarks/engine/run.py
+
+bench-footprint: .venv/developing
+	$(BIN)/python benchmarks/footprint/run.py
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "inferd needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+.venv/installed: .venv/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/developing: .venv/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
