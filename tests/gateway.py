@@ -6,7 +6,7 @@ Requests go through the ASGI application itself; a client that leaves is an ASGI
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +128,7 @@ class Client:
 
     app: Application
     token: str | None = ADMIN_TOKEN
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     async def post(self, path: str, body: Any = None, **options: Any) -> Response:
         """POST JSON, or bytes as they are."""
@@ -215,7 +215,7 @@ async def gateway(
     options: ApiOptions | None = None,
     router_options: RouterOptions | None = None,
     concurrency: int = 200,
-) -> AsyncIterator[Gateway]:
+) -> AsyncGenerator[Gateway]:
     """Build every room over a fresh SQLite file, and take it down again."""
     async with AsyncExitStack() as stack:
         clock = SystemClock()

@@ -42,9 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     bootstrap_token: Annotated[
         str,
-        Meta(
-            description="The admin's API token, 32 characters or more. Default: made at the first start."
-        ),
+        Meta(description="The admin's API token, 32 characters or more. Default: one is made."),
     ] = ""
     database_url: Annotated[
         str,

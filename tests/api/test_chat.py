@@ -115,7 +115,7 @@ class Test200:
 
     async def test_max_tokens_ends_with_length(self, gate: Gateway) -> None:
         for name in ("max_tokens", "max_completion_tokens"):
-            told = (await gate.client.post(CHAT, body(**{name: 2}))).json()
+            told = (await gate.client.post(CHAT, body() | {name: 2})).json()
             assert told["choices"][0]["finish_reason"] == "length"
             assert told["usage"]["completion_tokens"] == 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(tmp_path: Path, *tags: str) -> AsyncIterator[Listening]:
+async def listening(tmp_path: Path, *tags: str) -> AsyncGenerator[Listening]:
     async with gateway(tmp_path, echo_card(slots=1, tags=tags)) as running:
         listener = listen("127.0.0.1", 0)
         server = protocol_server(running.client.app)

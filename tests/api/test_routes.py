@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inferd.access.caller import INFERENCE_RUN
+from inferd.api.routes import Route
 from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
 from tests.gateway import Client, Gateway, gateway
@@ -42,20 +43,18 @@ def test_the_public_routes_are_these_and_no_others() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 class TestEveryRoute:
     async def test_without_a_token_only_the_public_ones_answer(
-        self, tmp_path: Path, route: object
+        self, tmp_path: Path, route: Route
     ) -> None:
-        assert isinstance(route, tuple)
-        method, path, access = route[0], concrete(route[1]), route[3]
+        method, path, access = route.method, concrete(route.path), route.access
         async with gateway(tmp_path, options=ApiOptions(public_catalogue=False)) as running:
             for token in (None, "wrong"):
                 answer = await Client(running.client.app, token=token).call(method, path, b"{}")
                 assert (answer.status == 401) is (access != "public")
 
     async def test_an_inference_token_reaches_no_admin_route(
-        self, gate: Gateway, route: object
+        self, gate: Gateway, route: Route
     ) -> None:
-        assert isinstance(route, tuple)
-        method, path, access = route[0], concrete(route[1]), route[3]
+        method, path, access = route.method, concrete(route.path), route.access
         _, secret = await gate.services.tokens.create(gate.account_id, "t", (INFERENCE_RUN,))
         answer = await Client(gate.client.app, token=secret).call(method, path, b"{}")
         assert (answer.status == 403) is (access == "admin")

@@ -21,6 +21,34 @@ from inferd.settings import Settings, load
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
+_GREETING = """inferd {version} serves on {url}
+
+Your API token, shown this once:
+
+    {secret}
+
+Three calls to try (the first one fetches the model, about 90 MB):
+
+curl {url}/v1/openai/chat/completions \\
+  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}",
+       "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+curl {url}/v1/inference/{model} \\
+  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
+  -d '{{"input": "The capital of France is", "max_new_tokens": 8}}'
+
+python - <<'END'        # pip install openai
+from openai import OpenAI
+client = OpenAI(base_url="{url}/v1/openai", api_key="{secret}")
+answer = client.chat.completions.create(
+    model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+print(answer.choices[0].message.content)
+END
+
+"""
+
+
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -112,23 +140,5 @@ def _greet(url: str, secret: str | None) -> None:
         sys.stdout.write(f"inferd {__version__} serves on {url}\n")
         sys.stdout.flush()
         return
-    sys.stdout.write(f"""inferd {__version__} serves on {url}
-
-Your API token, shown this once:
-
-    {secret}
-
-Three calls to try (the first one fetches the model, about 90 MB):
-
-curl {url}/v1/openai/chat/completions \\
-  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
-  -d '{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
-
-curl {url}/v1/inference/{MODEL} \\
-  -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
-  -d '{{"input": "The capital of France is", "max_new_tokens": 8}}'
-
-python -c 'from openai import OpenAI; client = OpenAI(base_url="{url}/v1/openai", api_key="{secret}"); print(client.chat.completions.create(model="{MODEL}", messages=[{{"role": "user", "content": "Hello"}}]).choices[0].message.content)'
-
-""")
+    sys.stdout.write(_GREETING.format(version=__version__, url=url, secret=secret, model=MODEL))
     sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,8 @@ def _batch(tokens_per_second: float) -> int:
 
 def _open(card: ModelCard, resources: Resources, path: Path, batch: int) -> LlamaServer:
     # Engine libraries are imported by the worker that uses them, never by the gateway.
-    import xllamacpp
+    # By name: the package has no types.
+    xllamacpp: Any = import_module("xllamacpp")
 
     parameters: Any = xllamacpp.CommonParams()
     parameters.model.path = str(path)

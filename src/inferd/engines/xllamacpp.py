@@ -249,7 +249,9 @@ class _Fold:
         """The closing event."""
         if len(self._reasons) < len(self._choices):
             return Stopped(self._usage())
-        reasons = tuple(self._reasons[index] for index in range(len(self._choices)))
+        reasons: tuple[FinishReason, ...] = tuple(
+            self._reasons[index] for index in range(len(self._choices))
+        )
         return Done(reasons, self._usage(), self._seed)
 
     def _usage(self) -> Usage:

@@ -42,7 +42,7 @@ CANCEL_SECONDS_MAX = 10.0
 """A worker that has not stopped a request by then hangs, and is killed."""
 
 LOAD_SECONDS_MAX = 900.0
-"""From the start of the process to its first word; weights of 100 GB from a slow disk take as long."""
+"""From the start of the process to its first word: 100 GB of weights from a slow disk."""
 
 Fetch = Callable[[ModelCard, Callable[[FetchProgress], None]], Awaitable[dict[str, Path]]]
 
@@ -250,14 +250,15 @@ class LocalReplica:
                 raise AssertionError("the decoder lets nothing else through")
 
     def _on_lost(self) -> None:
+        # First the router, then the requests: one that is tried again must not come back here.
+        if not self._stopping and not self._died.done():
+            self._died.set_result("The worker process ended.")
         error = ReplicaDied("The worker that served this request ended unexpectedly.")
         for inbox in self._inboxes.values():
             inbox.put(error)
         if not self._loaded.done():
             self._loaded.set_exception(EngineFailed("The worker ended while it loaded the model."))
             self._loaded.exception()
-        if not self._stopping and not self._died.done():
-            self._died.set_result("The worker process ended.")
 
 
 def _note(event: Event | InferdError, flight: Flight) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -61,16 +61,20 @@ class ErrorIn(msgspec.Struct, frozen=True):
         for place in (self.error, self.detail, self.message):
             if isinstance(place, str):
                 return place
-            if isinstance(place, dict):
-                inner = place.get("message") or place.get("error")
-                if isinstance(inner, str):
-                    return inner
+            fields = _fields(place)
+            inner = fields.get("message") or fields.get("error")
+            if isinstance(inner, str):
+                return inner
         return ""
 
     def code(self) -> str | None:
         """OpenAI's `error.code`."""
-        found = self.error.get("code") if isinstance(self.error, dict) else None
+        found = _fields(self.error).get("code")
         return found if isinstance(found, str) else None
+
+
+def _fields(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 _CHUNK = msgspec.json.Decoder(Chunk)

@@ -91,11 +91,12 @@ class Router:
                     async for event in events:
                         touched = True
                         yield event
-                return
             except ReplicaDied:
                 # It was dead already when the request came; that costs this request nothing.
                 if touched or attempt + 1 == ATTEMPTS:
                     raise
+            else:
+                return
             finally:
                 self._release(deployment, residency, ask.slots)
 
@@ -263,7 +264,9 @@ class Router:
         residency.facts, residency.state = facts, "ready"
         residency.ready_seconds = deployment.idle_since_seconds = self._clock.seconds()
         if facts.memory_bytes:
-            residency.memory_bytes = deployment.memory_bytes = facts.memory_bytes
+            # What a card says is a floor: caches may still grow into it.
+            known = max(facts.memory_bytes, deployment.card.memory_bytes)
+            residency.memory_bytes = deployment.memory_bytes = known
         residency.replica.died.add_done_callback(lambda _: self._died(deployment, residency))
         for waiter in deployment.queue.items():
             waiter.flight.stage = "queued"

@@ -28,6 +28,7 @@ class ModelState(msgspec.Struct, frozen=True):
     slots: int
     queued: int
     memory_bytes: int
+    pid: int | None
     loading: str | None
 
 
@@ -65,6 +66,7 @@ async def status(exchange: Exchange, services: Services) -> None:
             slots=m.slots,
             queued=m.queued,
             memory_bytes=m.memory_bytes,
+            pid=m.pid,
             loading=services.router.loading(m.model),
         )
         for m in snapshot.models
