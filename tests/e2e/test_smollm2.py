@@ -151,6 +151,8 @@ async def test_eight_chats_run_side_by_side(smollm2: InferdProcess) -> None:
     assert all(answer.choices[0].message.content for answer in answers)
 
 
+# Its own dependencies warn about each other.
+@pytest.mark.filterwarnings("ignore")
 async def test_litellms_deepinfra_provider(
     smollm2: InferdProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,11 +33,13 @@ def usage(
     config: Config = None,
 ) -> None:
     """Sums by model, token, day, month or end user."""
-    context.obj = load({"data_dir": data_dir}, config=config)
+    flags = {"data_dir": data_dir}
+    context.obj = flags
     if context.invoked_subcommand is not None:
         return
+    settings = load(flags, config=config)
     query = f"/v1/usage?by={by}" + (_span(month) if month else "")
-    report = _report(context.obj, query)
+    report = _report(settings, query)
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
         return
@@ -72,18 +74,22 @@ def _report(settings: Settings, query: str) -> Any:
 
 
 @app.command("verify")
-def verify(context: typer.Context) -> None:
+def verify(context: typer.Context, data_dir: DataDir = None, config: Config = None) -> None:
     """Recompute every entry; exit code 1 if anything differs."""
-    settings: Settings = context.obj
-    server = data_dir.running_server(settings)
-    if server is not None:
-        found = ServerClient(server).call("POST", "/v1/usage/verify", {})
-    else:
-        from inferd.cli.offline import call
-
-        found = call(settings, "POST", "/v1/usage/verify", {})
+    above: dict[str, str | None] = context.obj
+    settings = load({"data_dir": data_dir or above["data_dir"]}, config=config)
+    found = _verification(settings)
     for difference in found["differences"]:
         typer.echo(difference)
     if found["differences"]:
         raise typer.Exit(1)
     typer.echo(f"{found['entries']} entries, all right.")
+
+
+def _verification(settings: Settings) -> Any:
+    server = data_dir.running_server(settings)
+    if server is not None:
+        return ServerClient(server).call("POST", "/v1/usage/verify", {})
+    from inferd.cli.offline import call
+
+    return call(settings, "POST", "/v1/usage/verify", {})

@@ -58,7 +58,7 @@ def store(settings: Settings) -> Store:
 
 
 @asynccontextmanager
-async def rooms(settings: Settings, report: Report) -> AsyncIterator[Services]:
+async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
     """Everything, over a data directory whose lock is held."""
     root = data_dir.prepare(settings)
     cards = catalog(settings)

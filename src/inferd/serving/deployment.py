@@ -69,8 +69,10 @@ class Deployment:
         self.residency: Residency | None = None
         self.memory_bytes = memory_bytes
         """Estimated; measured once it was loaded."""
-        self.failures = 0
-        """Loads and lives in a row that ended badly."""
+        self.load_failures = 0
+        """Loads in a row that failed; nobody is kept waiting for the next try."""
+        self.deaths = 0
+        """Short lives in a row that ended by themselves; requests wait for the next one."""
         self.retry_at_seconds = 0.0
         self.idle_since_seconds = 0.0
         self.wanted = False

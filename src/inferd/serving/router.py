@@ -28,6 +28,8 @@ from inferd.tasks.text_generation import Event
 __all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
 
 BACKOFF_SECONDS_MAX = 60.0
+QUICK_RESTARTS = 3
+"""Deaths in a row after which a replica is no longer restarted at once."""
 ATTEMPTS = 3
 """Replicas that a request may find dead before it has been computed at all."""
 STABLE_SECONDS = 10.0
@@ -200,7 +202,7 @@ class Router:
                 retry_after_seconds=1,
             )
         now = self._clock.seconds()
-        if deployment.residency is None and deployment.retry_at_seconds > now:
+        if deployment.load_failures and deployment.retry_at_seconds > now:
             raise Unavailable(
                 f"The model {ask.card.name} failed to load and is tried again soon.",
                 retry_after_seconds=deployment.retry_at_seconds - now,
@@ -261,6 +263,7 @@ class Router:
         if deployment.residency is not residency or residency.state != "loading":
             return
         self._loads += 1
+        deployment.load_failures = 0
         residency.facts, residency.state = facts, "ready"
         residency.ready_seconds = deployment.idle_since_seconds = self._clock.seconds()
         if facts.memory_bytes:
@@ -275,7 +278,8 @@ class Router:
 
     def _load_failed(self, deployment: Deployment, error: InferdError) -> None:
         deployment.residency = None
-        self._back_off(deployment)
+        deployment.load_failures += 1
+        self._back_off(deployment, deployment.load_failures)
         deployment.refuse_all(
             Unavailable(
                 f"The model {deployment.card.name} cannot be loaded: {error.message}",
@@ -286,9 +290,8 @@ class Router:
         self.tick()
         self._note_quiet()
 
-    def _back_off(self, deployment: Deployment) -> None:
-        deployment.failures += 1
-        wait = min(BACKOFF_SECONDS_MAX, 2.0 ** (deployment.failures - 1))
+    def _back_off(self, deployment: Deployment, times: int) -> None:
+        wait = min(BACKOFF_SECONDS_MAX, 2.0 ** (times - 1)) if times > 0 else 0.0
         deployment.retry_at_seconds = self._clock.seconds() + wait
 
     def _died(self, deployment: Deployment, residency: Residency) -> None:
@@ -297,12 +300,9 @@ class Router:
         self._deaths += 1
         deployment.residency = None
         now = self._clock.seconds()
-        if now - residency.ready_seconds >= STABLE_SECONDS:
-            deployment.failures = 0
-        if deployment.failures:
-            self._back_off(deployment)
-        else:
-            deployment.failures = 1
+        short = now - residency.ready_seconds < STABLE_SECONDS
+        deployment.deaths = deployment.deaths + 1 if short else 1
+        self._back_off(deployment, deployment.deaths - QUICK_RESTARTS)
         idle = self._options.idle_seconds
         deployment.wanted = idle < 0 or now - deployment.idle_since_seconds < idle
         self._own(residency.replica.stop())
