@@ -1,0 +1,193 @@
+"""Balances: never below zero, never lost, the same after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferd.clock import ManualClock
+from inferd.errors import PaymentRequired, Unavailable
+from inferd.metering.ledger import Ledger
+from inferd.metering.prices import PriceBook
+from inferd.metering.verify import verify
+from inferd.storage import accounts
+from inferd.storage.database import Database
+from inferd.storage.ledger_writer import LedgerWriter
+from inferd.storage.rows import AccountRow
+from tests.gateway import echo_card
+from tests.unit.storage.test_ledger_writer import entry, make_database
+
+CREDIT = 1_000_000_000
+
+
+@asynccontextmanager
+async def ledger_over(path: Path, *, credit: int | None = CREDIT) -> AsyncGenerator[Ledger]:
+    if not path.exists():
+        make_database(path)
+    database = Database(path)
+    writer = LedgerWriter(path)
+    ledger = Ledger(writer, database, ManualClock())
+    async with database.writing() as connection:
+        if await accounts.by_name(connection, "acc") is None:
+            await accounts.add(connection, AccountRow("acc", "acc", 1, credit))
+    await ledger.start()
+    try:
+        yield ledger
+    finally:
+        await writer.close()
+        await database.close()
+
+
+async def test_a_dollar_admits_twenty_of_two_hundred_at_five_cents(tmp_path: Path) -> None:
+    async with ledger_over(tmp_path / "inferd.db") as ledger:
+        admitted: list[str] = []
+        for number in range(200):
+            try:
+                ledger.reserve("acc", entry(number).request_id, 50_000_000)
+            except PaymentRequired:
+                continue
+            else:
+                admitted.append(entry(number).request_id)
+        assert len(admitted) == 20
+        assert ledger.balance_nanos("acc") == 0
+        for number in range(20):
+            await ledger.settle(entry(number, cost_nanos=50_000_000))
+        assert (ledger.balance_nanos("acc"), ledger.outstanding_nanos("acc")) == (0, 0)
+
+
+async def test_an_account_without_a_budget_reserves_nothing(tmp_path: Path) -> None:
+    async with ledger_over(tmp_path / "inferd.db", credit=None) as ledger:
+        ledger.reserve("acc", "R1", 10**15)
+        assert ledger.balance_nanos("acc") is None
+
+
+async def test_what_a_dead_process_held_is_released_at_start(tmp_path: Path) -> None:
+    path = tmp_path / "inferd.db"
+    async with ledger_over(path) as ledger:
+        ledger.reserve("acc", "R1", 400)
+        await ledger.settle(entry(2, cost_nanos=100))
+    async with ledger_over(path) as ledger:
+        assert ledger.recovered == 1
+        assert ledger.balance_nanos("acc") == CREDIT - 100
+
+
+async def test_shrinking_gives_back_and_never_takes(tmp_path: Path) -> None:
+    async with ledger_over(tmp_path / "inferd.db") as ledger:
+        ledger.reserve("acc", "R1", 1000)
+        ledger.shrink("R1", 300)
+        ledger.shrink("R1", 900)
+        ledger.shrink("unknown", 1)
+        assert ledger.outstanding_nanos("acc") == 300
+        ledger.release("R1")
+        ledger.release("R1")
+        assert ledger.balance_nanos("acc") == CREDIT
+
+
+async def test_settling_the_same_request_at_once_books_it_once(tmp_path: Path) -> None:
+    async with ledger_over(tmp_path / "inferd.db") as ledger:
+        ledger.reserve("acc", entry(1).request_id, 100)
+        await asyncio.gather(*(ledger.settle(entry(1, cost_nanos=60)) for _ in range(5)))
+        assert ledger.balance_nanos("acc") == CREDIT - 60
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["reserve", "shrink", "settle", "release"]),
+        st.integers(0, 5),
+        st.integers(0, CREDIT),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+@settings(max_examples=25, deadline=None)
+def test_any_order_of_steps_keeps_the_balance_at_or_above_zero(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    async def play() -> None:
+        path = tmp_path_factory.mktemp("ledger") / "inferd.db"
+        async with ledger_over(path) as ledger:
+            held: dict[str, int] = {}
+            for turn, (step, slot, nanos) in enumerate(steps):
+                request_id = f"slot{slot}"
+                if step == "reserve" and request_id not in held:
+                    try:
+                        ledger.reserve("acc", request_id, nanos)
+                    except PaymentRequired:
+                        continue
+                    held[request_id] = nanos
+                elif step == "shrink" and request_id in held:
+                    ledger.shrink(request_id, nanos)
+                    held[request_id] = min(held[request_id], nanos)
+                elif step == "settle" and request_id in held:
+                    cost_nanos = min(nanos, held.pop(request_id))
+                    ledger.release(request_id)
+                    await ledger.settle(entry(turn, cost_nanos=cost_nanos))
+                elif step == "release":
+                    held.pop(request_id, None)
+                    ledger.release(request_id)
+                balance = ledger.balance_nanos("acc")
+                assert balance is not None
+                assert balance >= 0
+                assert ledger.outstanding_nanos("acc") == sum(held.values())
+
+    asyncio.run(play())
+
+
+class TestPrices:
+    async def test_a_changed_card_begins_a_new_version_and_old_entries_keep_theirs(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "inferd.db"
+        make_database(path)
+        database = Database(path)
+        book = PriceBook(database, ManualClock())
+        first = echo_card()
+        await book.sync([first])
+        before = book.current(first.name)
+        await book.sync([first])
+        assert book.current(first.name) == before
+        cheaper = echo_card(price=None, free=True)
+        await book.sync([cheaper])
+        after = book.current(first.name)
+        assert (after.id > before.id, after.input) == (True, 0)
+        await database.close()
+
+    async def test_a_model_without_a_price_is_not_live(self, tmp_path: Path) -> None:
+        make_database(tmp_path / "inferd.db")
+        database = Database(tmp_path / "inferd.db")
+        with pytest.raises(Unavailable):
+            PriceBook(database, ManualClock()).current("a/unknown")
+        await database.close()
+
+
+class TestVerify:
+    async def test_a_right_ledger_has_no_difference(self, tmp_path: Path) -> None:
+        async with ledger_over(tmp_path / "inferd.db") as ledger:
+            await ledger.settle(entry(1, cost_nanos=0))
+            await ledger.settle(entry(2, input_tokens=10**6, cached_tokens=0, cost_nanos=1))
+        database = Database(tmp_path / "inferd.db")
+        found = await verify(database)
+        assert (found.entries, found.differences) == (2, ())
+        await database.close()
+
+    @pytest.mark.parametrize(
+        "wrong", [{"cost_nanos": 5}, {"model": "a/other"}, {"input_tokens": 9 * 10**6}]
+    )
+    async def test_what_was_tampered_with_is_named(
+        self, tmp_path: Path, wrong: dict[str, object]
+    ) -> None:
+        async with ledger_over(tmp_path / "inferd.db") as ledger:
+            await ledger.settle(entry(1, **({"cost_nanos": 0} | wrong)))
+        database = Database(tmp_path / "inferd.db")
+        found = await verify(database)
+        assert len(found.differences) == 1
+        assert entry(1).request_id in found.differences[0]
+        await database.close()
