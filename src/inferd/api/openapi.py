@@ -124,7 +124,9 @@ def _responses(route: Route, schema_of: dict[type, Any]) -> Json:
     good: Json = {"description": "Success."}
     if route.gives is not None:
         good["content"] = {"application/json": {"schema": schema_of[route.gives]}}
-        if route.takes is not None and "stream" in route.takes.__struct_fields__:
+        if route.takes is not None and "stream" in {
+            f.name for f in msgspec.structs.fields(route.takes)
+        }:
             good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     error = _ERROR_OPENAI if route.shape == "openai" else _ERROR_NATIVE
     shown = {"application/json": {"schema": error}}

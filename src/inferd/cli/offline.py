@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from inferd.api.app import Application, build
 from inferd.cli import data_dir, wiring
 from inferd.cli.progress import ProgressLines
+from inferd.cli.server_client import refusal_sentence
 from inferd.errors import InferdError
 from inferd.settings import Settings
 
@@ -60,8 +62,6 @@ class _InProcess:
     """Both ends of an ASGI exchange without a socket."""
 
     def __init__(self, body: bytes, on_chunk: Chunk) -> None:
-        import asyncio
-
         self._body: bytes | None = body
         self._on_chunk = on_chunk
         self._status = 0
@@ -86,7 +86,4 @@ class _InProcess:
         """Raise what the application refused with."""
         if self._status < 400:
             return
-        told = msgspec.json.decode(self._refusal)
-        error = told.get("error") or told["detail"]
-        message = error.get("message") or error.get("error") if isinstance(error, dict) else error
-        raise InferdError(str(message))
+        raise InferdError(refusal_sentence(bytes(self._refusal)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -51,13 +51,19 @@ class ServerClient:
 
 
 def _error(response: http.client.HTTPResponse) -> InferdError:
-    content = response.read()
-    try:
-        told = msgspec.json.decode(content)
-    except msgspec.DecodeError:
-        told = {}
-    detail = told.get("detail", told)
-    error = detail.get("error", detail) if isinstance(detail, dict) else detail
-    message = error.get("message") if isinstance(error, dict) else error
     kind = NotFound if response.status == 404 else InferdError
-    return kind(str(message or f"The server answered {response.status}."))
+    sentence = refusal_sentence(response.read())
+    return kind(sentence or f"The server answered {response.status}.")
+
+
+def refusal_sentence(body: bytes) -> str:
+    """The message of an error body in either dialect; "" if there is none."""
+    try:
+        told: Any = msgspec.json.decode(body)
+        inner: Any = told.get("error") or told.get("detail")
+        if isinstance(inner, dict):
+            fields = cast("dict[str, Any]", inner)
+            inner = fields.get("message") or fields.get("error")
+    except (msgspec.DecodeError, AttributeError):
+        return ""
+    return str(inner or "")

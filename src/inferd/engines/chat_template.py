@@ -31,8 +31,8 @@ class ChatTemplate:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = _strftime_now
+        offered: dict[str, Any] = environment.globals
+        offered |= {"raise_exception": _raise, "strftime_now": _strftime_now}
         environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:

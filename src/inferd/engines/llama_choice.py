@@ -160,7 +160,8 @@ class LlamaChoice:
 
 def _tokens(choice: Chunk, text: str, count: int) -> tuple[Token, ...]:
     """The tokens behind a chunk. Only the last of a character's tokens comes with its id."""
-    found = (choice.get("logprobs") or {}).get("content") or []
+    logprobs: Chunk = choice.get("logprobs") or {}
+    found: list[Chunk] = logprobs.get("content") or []
     if not found:
         return (Token(None, text),) if text else ()
     last = found[-1]
