@@ -57,7 +57,7 @@ class FakeReplica:
             flight.usage = Usage(1, 0, 1)
             yield Text(0, "x", (), flight.usage)
             await gate.wait()
-            if self.state == "dead":
+            if self.died.done():
                 raise ReplicaDied("It died.")
             yield Done(("eos",), flight.usage)
         finally:
@@ -264,7 +264,7 @@ async def test_alternating_three_models_from_eight_clients_does_not_thrash() -> 
 async def test_a_model_that_can_never_fit_is_refused_with_both_numbers() -> None:
     world = World(2)
     world.router._policy = type(world.router._policy)(30 << 20, 300, 10)  # pyright: ignore[reportPrivateUsage]
-    world.router._memory_estimate = lambda _: 40 << 20  # pyright: ignore[reportPrivateUsage]
+    world.router._memory_estimate = lambda card: len(card.name) * (40 << 20)  # pyright: ignore[reportPrivateUsage, reportUnknownLambdaType, reportUnknownMemberType, reportUnknownArgumentType]
     request_id = world.arrive("t/a", "a")
     assert await world.tasks[request_id] == "failed"
     await world.router.close()

@@ -22,9 +22,12 @@ class StopStrings:
         if not self._stops:
             return text
         pending = self._held + text
-        found = [(at, stop) for stop in self._stops if (at := pending.find(stop)) >= 0]
+        # The one that is complete first, so that it does not matter how the text was cut.
+        found = [
+            (at + len(stop), at, stop) for stop in self._stops if (at := pending.find(stop)) >= 0
+        ]
         if found:
-            at, self.matched = min(found)
+            _, at, self.matched = min(found)
             self._held = ""
             return pending[:at]
         keep = self._possible_beginning(pending)

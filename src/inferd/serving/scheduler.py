@@ -103,7 +103,7 @@ def _unload_idle(models: Sequence[ModelView], now: float, policy: Policy) -> lis
     return [
         Stop(m.model, evicted=False)
         for m in models
-        if _is_idle(m) and now - m.idle_since_seconds >= policy.idle_seconds
+        if _is_idle(m) and m.idle_since_seconds + policy.idle_seconds <= now
     ]
 
 
@@ -120,7 +120,7 @@ def _urgency(model: ModelView, now: float, policy: Policy) -> tuple[bool, float,
 
 
 def _is_overdue(model: ModelView, now: float, policy: Policy) -> bool:
-    return model.queued > 0 and now - model.oldest_seconds >= policy.swap_wait_seconds
+    return model.queued > 0 and model.oldest_seconds + policy.swap_wait_seconds <= now
 
 
 def _make_room(
@@ -165,7 +165,7 @@ def _victims(
     wanting: ModelView, usable: Sequence[ModelView], now: float, policy: Policy
 ) -> list[ModelView]:
     """Who may go, best first: idle ones, loads nobody waits for, and busy ones once overdue."""
-    idle = [m for m in usable if _is_idle(m) and now - m.idle_since_seconds >= LINGER_SECONDS]
+    idle = [m for m in usable if _is_idle(m) and m.idle_since_seconds + LINGER_SECONDS <= now]
     unwanted = [m for m in usable if m.state == "loading" and not m.queued and not m.wanted]
     found = sorted(idle, key=lambda m: (m.idle_since_seconds, m.model)) + unwanted
     if _is_overdue(wanting, now, policy):
