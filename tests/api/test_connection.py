@@ -13,7 +13,7 @@ import pytest
 from inferd.api import protocol
 from inferd.api.server import listen, protocol_server
 from tests.gateway import ADMIN_TOKEN, Gateway, echo_card, gateway, until
-from tests.ledger import entries
+from tests.ledger import entries, entries_in
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -82,7 +82,7 @@ async def test_a_client_that_hangs_up_is_noticed_and_billed(tmp_path: Path, stre
         await until(_generating(server.gate))
         await hang_up(writer)
         await until(lambda: server.gate.services.router.snapshot().models[0].in_flight == 0)
-        await until(lambda: server.gate.services.ledger.settled_count == 1)
+        await until(lambda: len(entries_in(server.gate.database_path)) == 1)
         (entry,) = await entries(server.gate)
         assert (entry.status, entry.stage) == ("cancelled", "decode")
         assert 0 < entry.output_tokens < 500
@@ -98,7 +98,7 @@ async def test_a_client_that_pipelined_a_second_request_and_left_is_noticed(
         writer.write(request("second"))
         await writer.drain()
         await hang_up(writer)
-        await until(lambda: server.gate.services.ledger.settled_count == 1)
+        await until(lambda: len(entries_in(server.gate.database_path)) == 1)
         (entry,) = await entries(server.gate)
         assert entry.status == "cancelled"
         assert entry.output_tokens < 900

@@ -144,20 +144,24 @@ class Work:
         self._rooms.ledger.shrink(self.order.request_id, bound)
 
     async def _settle(self, status: EntryStatus) -> None:
-        self._settling = asyncio.ensure_future(self._commit(status))
-        # The commit must survive the cancellation of whoever waits for it.
-        await asyncio.shield(self._settling)
-
-    async def _commit(self, status: EntryStatus) -> None:
-        self._rooms.concurrency.leave(self._caller.account_id, self.order.card.name)
+        """Settle once. The commit survives the cancellation of whoever waits for it."""
+        rooms, order = self._rooms, self.order
+        rooms.concurrency.leave(self._caller.account_id, order.card.name)
         if status == "failed" and self.flight.usage == NOTHING and self.flight.replica_id is None:
             # Shed or refused before any replica saw it: nothing happened that could be billed.
-            self._rooms.ledger.release(self.order.request_id)
+            rooms.ledger.release(order.request_id)
+            self._settling = asyncio.get_running_loop().create_future()
+            self._settling.set_result(None)
             return
         entry = self._make_entry(status)
-        await self._rooms.ledger.settle(entry)
-        self.entry = entry
-        self._on_settled(entry)
+        self._settling = rooms.ledger.settle(entry)
+        self._settling.add_done_callback(lambda done: self._committed(entry, done))
+        await asyncio.shield(self._settling)
+
+    def _committed(self, entry: EntryRow, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self.entry = entry
+            self._on_settled(entry)
 
     def _make_entry(self, status: EntryStatus) -> EntryRow:
         usage, order, caller = self.flight.usage, self.order, self._caller

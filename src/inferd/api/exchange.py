@@ -83,7 +83,8 @@ class Exchange:
         if declared.isdigit() and int(declared) > bytes_max:
             raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
         try:
-            raw = await asyncio.wait_for(self._read(bytes_max), seconds_max)
+            async with asyncio.timeout(seconds_max):
+                raw = await self._read(bytes_max)
         except TimeoutError:
             raise BadRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
         return gunzip(raw, bytes_max=bytes_max) if encoding == b"gzip" else raw

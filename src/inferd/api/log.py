@@ -66,8 +66,13 @@ class RequestLog:
     def _line(self, record: RequestRecord) -> str:
         if self._as_json:
             return msgspec.json.encode(record).decode()
-        fields = msgspec.to_builtins(record)
-        return " ".join(f"{name}={value}" for name, value in fields.items())
+        names = RequestRecord.__struct_fields__
+        values = msgspec.structs.astuple(record)
+        return " ".join(
+            f"{name}={value}"
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        )
 
 
 def _add_work(record: RequestRecord, exchange: Exchange) -> None:

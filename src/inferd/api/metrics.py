@@ -22,6 +22,7 @@ from inferd.serving.router import Router
 from inferd.storage.rows import EntryRow
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_KINDS = ("input", "cached", "output")
 _PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
@@ -31,22 +32,22 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter(
+        self.requests = Counter(
             "inferd_requests",
             "Settled requests.",
             ["model", "task", "dialect", "status"],
             registry=registry,
         )
-        self._cancelled = Counter(
+        self.cancelled = Counter(
             "inferd_cancelled",
             "Requests whose client left, by the stage it left in.",
             ["model", "stage"],
             registry=registry,
         )
-        self._tokens = Counter(
+        self.tokens = Counter(
             "inferd_tokens", "Tokens by kind.", ["model", "kind"], registry=registry
         )
-        self._cost = Counter(
+        self.cost = Counter(
             "inferd_cost_nano_usd", "Cost in nano-dollars.", ["model"], registry=registry
         )
 
@@ -54,12 +55,10 @@ class Metrics:
             name = f"inferd_{name}_seconds"
             return Histogram(name, text, ["model"], buckets=buckets, registry=registry)
 
-        self._queue = seconds("queue", "Wait for a slot, loading included.")
-        self._first = seconds("first_event", "Time to the first event of an answer.")
-        self._runtime = seconds("runtime", "From slot to end.")
-        self._per_token = seconds(
-            "output_token", "Mean for each token after the first.", _PER_TOKEN
-        )
+        self.queue = seconds("queue", "Wait for a slot, loading included.")
+        self.first = seconds("first_event", "Time to the first event of an answer.")
+        self.runtime = seconds("runtime", "From slot to end.")
+        self.per_token = seconds("output_token", "Mean for each token after the first.", _PER_TOKEN)
         self._responses = Counter(
             "inferd_http_responses",
             "HTTP answers by route and status; 499 is a client that left.",
@@ -67,6 +66,7 @@ class Metrics:
             registry=registry,
         )
         self._children: dict[tuple[str, ...], Counter] = {}
+        self._models: dict[str, _ModelMetrics] = {}
 
     def watch(self, router: Router) -> None:
         """Show the router's state at each scrape."""
@@ -74,28 +74,10 @@ class Metrics:
 
     def settled(self, entry: EntryRow) -> None:
         """Count one settled request."""
-        model = entry.model
-        self._requests.labels(model, entry.task, entry.dialect, entry.status).inc()
-        if entry.status == "cancelled":
-            self._cancelled.labels(model, entry.stage).inc()
-        fresh = entry.input_tokens - entry.cached_tokens
-        counts = (
-            ("input", fresh),
-            ("cached", entry.cached_tokens),
-            ("output", entry.output_tokens),
-        )
-        for kind, count in counts:
-            if count:
-                self._tokens.labels(model, kind).inc(count)
-        self._cost.labels(model).inc(entry.cost_nanos)
-        self._queue.labels(model).observe(entry.queue_ms / 1000)
-        self._runtime.labels(model).observe(entry.runtime_ms / 1000)
-        if entry.first_event_ms is not None:
-            self._first.labels(model).observe(entry.first_event_ms / 1000)
-            after_first_ms = entry.queue_ms + entry.runtime_ms - entry.first_event_ms
-            if entry.output_tokens > 1 and after_first_ms >= 0:
-                per_token = after_first_ms / 1000 / (entry.output_tokens - 1)
-                self._per_token.labels(model).observe(per_token)
+        model = self._models.get(entry.model)
+        if model is None:
+            model = self._models[entry.model] = _ModelMetrics(self, entry.model)
+        model.settled(entry)
 
     def responded(self, route: str, status: int) -> None:
         """Count one HTTP answer."""
@@ -108,6 +90,44 @@ class Metrics:
     def render(self) -> bytes:
         """The text exposition format."""
         return generate_latest(self._registry)
+
+
+class _ModelMetrics:
+    """One model's children of every metric: finding them by label would cost more than they do."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._tokens = {kind: metrics.tokens.labels(model, kind) for kind in _KINDS}
+        self._cost = metrics.cost.labels(model)
+        self._queue = metrics.queue.labels(model)
+        self._first = metrics.first.labels(model)
+        self._runtime = metrics.runtime.labels(model)
+        self._per_token = metrics.per_token.labels(model)
+        self._requests: dict[tuple[str, str, str], Counter] = {}
+
+    def settled(self, entry: EntryRow) -> None:
+        key = (entry.task, entry.dialect, entry.status)
+        requests = self._requests.get(key)
+        if requests is None:
+            requests = self._requests[key] = self._metrics.requests.labels(self._model, *key)
+        requests.inc()
+        if entry.status == "cancelled":
+            self._metrics.cancelled.labels(self._model, entry.stage).inc()
+        self._tokens["input"].inc(entry.input_tokens - entry.cached_tokens)
+        self._tokens["cached"].inc(entry.cached_tokens)
+        self._tokens["output"].inc(entry.output_tokens)
+        self._cost.inc(entry.cost_nanos)
+        self._queue.observe(entry.queue_ms / 1000)
+        self._runtime.observe(entry.runtime_ms / 1000)
+        if entry.first_event_ms is not None:
+            self._observe_first(entry, entry.first_event_ms)
+
+    def _observe_first(self, entry: EntryRow, first_ms: int) -> None:
+        self._first.observe(first_ms / 1000)
+        after_first_ms = entry.queue_ms + entry.runtime_ms - first_ms
+        if entry.output_tokens > 1 and after_first_ms >= 0:
+            self._per_token.observe(after_first_ms / 1000 / (entry.output_tokens - 1))
 
 
 class _RouterCollector(Collector):

@@ -45,11 +45,9 @@ class Ledger:
         self._purses: dict[str, _Purse] = {}
         self._held: dict[str, tuple[str, int]] = {}
         """Request id → (account, nanos)."""
-        self._settled: dict[str, asyncio.Future[None]] = {}
+        self._settling: dict[str, asyncio.Future[None]] = {}
         """Settlements under way, so that a second one waits instead of booking twice."""
         self._pending: set[asyncio.Future[None]] = set()
-        self.settled_count = 0
-        """Settlements committed since start."""
 
     @property
     def healthy(self) -> bool:
@@ -97,19 +95,21 @@ class Ledger:
         if self._let_go(request_id):
             self._write_soon(Release(request_id))
 
-    async def settle(self, entry: EntryRow) -> None:
-        """Book the entry; returns when it is committed. A second call only waits."""
-        under_way = self._settled.get(entry.request_id)
+    def settle(self, entry: EntryRow) -> asyncio.Future[None]:
+        """Book the entry; the future resolves when it is committed. Twice books once.
+
+        Whoever awaits it shields it: the booking goes on when he is cancelled.
+        """
+        under_way = self._settling.get(entry.request_id)
         if under_way is None:
-            self._let_go(entry.request_id)
+            held = self._let_go(entry.request_id)
             purse = self._purses.get(entry.account_id)
             if purse is not None:
                 purse.spent += entry.cost_nanos
-            under_way = self._writer.submit(Settle(entry))
-            self._settled[entry.request_id] = under_way
-            under_way.add_done_callback(lambda _: self._settled.pop(entry.request_id, None))
-        await asyncio.shield(under_way)
-        self.settled_count += 1
+            under_way = self._writer.submit(Settle(entry, held=held))
+            self._settling[entry.request_id] = under_way
+            under_way.add_done_callback(lambda _: self._settling.pop(entry.request_id, None))
+        return under_way
 
     def balance_nanos(self, account_id: str) -> int | None:
         """What can still be reserved; None without a budget."""

@@ -28,7 +28,7 @@ from inferd.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from inferd.serving.model_server_stream import Chunk, ErrorIn, SseLines, UsageIn
+from inferd.serving.model_server_stream import ChoiceIn, Chunk, ErrorIn, SseLines, UsageIn
 from inferd.serving.replica import Flight, ReplicaFacts
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import (
@@ -61,6 +61,7 @@ class ModelServerReplica:
         assert card.model_server is not None, "the card names a model server"
         self._card = card
         self._server = card.model_server
+        self._url = card.model_server.url.rstrip("/")
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._client: Client | None = None
         self._key: str | None = None
@@ -78,8 +79,12 @@ class ModelServerReplica:
         """Read the key and make the connection pool. The server is not asked anything yet."""
         if self._server.api_key_file is not None:
             self._key = await asyncio.to_thread(_read_key, Path(self._server.api_key_file))
+        headers = {"content-type": "application/json"}
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
         self._client = (
             ClientBuilder()
+            .default_headers(headers)
             .tcp_nodelay(enabled=True)
             .follow_redirects(enable=False)
             .connect_timeout(timedelta(seconds=CONNECT_SECONDS_MAX))
@@ -105,10 +110,7 @@ class ModelServerReplica:
         if self._client is None:
             raise Unavailable("The connection to the model server is closed.")
         path = "/chat/completions" if isinstance(request.prompt, ChatPrompt) else "/completions"
-        call = self._client.post(self._server.url.rstrip("/") + path)
-        call = call.header("content-type", "application/json").body_bytes(self._body(request))
-        if self._key is not None:
-            call = call.bearer_auth(self._key)
+        call = self._client.post(self._url + path).body_bytes(self._body(request))
         try:
             async with call.build_streamed() as response:
                 if response.status != 200:
@@ -163,17 +165,18 @@ async def _relay(response: Response, request: Request, flight: Flight) -> AsyncG
     reader = response.body_reader
     flight.stage = "prefill"
     while (received := await reader.read_chunk()) is not None:
-        for chunk in lines.feed(bytes(received)):
-            if chunk is None:
-                flight.usage = tally.usage
-                yield tally.done()
-                return
-            for event in tally.take(chunk):
-                flight.stage, flight.usage = "decode", tally.usage
-                yield event
+        chunks = lines.feed(bytes(received))
+        ended = bool(chunks) and chunks[-1] is None
+        events = tally.take([chunk for chunk in chunks if chunk is not None])
+        flight.usage = tally.usage
+        for event in events:
+            flight.stage = "decode"
+            yield event
+        if ended:
+            yield tally.done()
+            return
     if not tally.finished:
         raise UpstreamFailed("The model server broke off in the middle of its answer.")
-    flight.usage = tally.usage
     yield tally.done()
 
 
@@ -202,25 +205,33 @@ class _Tally:
         cached = 0 if details is None else details.cached_tokens or 0
         return Usage(exact.prompt_tokens, min(cached, exact.prompt_tokens), exact.completion_tokens)
 
-    def take(self, chunk: Chunk) -> list[Text]:
-        """The events of one chunk. Raises what the server reports inside the stream."""
-        if chunk.error is not None or chunk.error_message is not None:
-            raise UpstreamFailed("The model server failed in the middle of its answer.")
-        if chunk.usage is not None:
-            self._exact = chunk.usage
-        events: list[Text] = []
-        for choice in chunk.choices:
-            if not 0 <= choice.index < len(self._reasons):
-                raise UpstreamFailed(
-                    "The model server answered with a choice that nobody asked for."
-                )
-            text = choice.text if choice.delta is None else choice.delta.content
-            if text:
-                self._chunks += 1
-                events.append(Text(choice.index, text, (Token(None, text),), self.usage))
-            if choice.finish_reason is not None:
-                self._reasons[choice.index] = self._reason(choice.finish_reason)
-        return events
+    def take(self, chunks: list[Chunk]) -> list[Text]:
+        """The events of chunks that came together, one for each choice.
+
+        Raises what the server reports inside the stream.
+        """
+        texts: dict[int, list[str]] = {}
+        for chunk in chunks:
+            if chunk.error is not None or chunk.error_message is not None:
+                raise UpstreamFailed("The model server failed in the middle of its answer.")
+            if chunk.usage is not None:
+                self._exact = chunk.usage
+            for choice in chunk.choices:
+                self._take_choice(choice, texts)
+        return [
+            Text(index, "".join(pieces), tuple(Token(None, piece) for piece in pieces), self.usage)
+            for index, pieces in texts.items()
+        ]
+
+    def _take_choice(self, choice: ChoiceIn, texts: dict[int, list[str]]) -> None:
+        if not 0 <= choice.index < len(self._reasons):
+            raise UpstreamFailed("The model server answered with a choice that nobody asked for.")
+        text = choice.text if choice.delta is None else choice.delta.content
+        if text:
+            self._chunks += 1
+            texts.setdefault(choice.index, []).append(text)
+        if choice.finish_reason is not None:
+            self._reasons[choice.index] = self._reason(choice.finish_reason)
 
     def _reason(self, told: str) -> FinishReason:
         if told == "length":

@@ -88,8 +88,11 @@ class Router:
             residency = self._take(deployment, ask)
             if residency is None:
                 residency = await self._wait(deployment, ask, flight)
+            flight.granted_seconds = self._clock.seconds()
+            flight.stage, flight.replica_id = "prefill", residency.id
+            replica = residency.replica
             try:
-                async with aclosing(self._run_on(residency, ask, flight)) as events:
+                async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
                     async for event in events:
                         touched = True
                         yield event
@@ -101,17 +104,6 @@ class Router:
                 return
             finally:
                 self._release(deployment, residency, ask.slots)
-
-    async def _run_on(
-        self, residency: Residency, ask: Ask, flight: Flight
-    ) -> AsyncGenerator[Event]:
-        flight.granted_seconds = self._clock.seconds()
-        flight.stage = "prefill"
-        flight.replica_id = residency.id
-        replica = residency.replica
-        async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
-            async for event in events:
-                yield event
 
     def loading(self, model: str) -> str | None:
         """How far the load is, in a sentence; None if the model is ready or nobody asked for it."""

@@ -23,10 +23,12 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._pending = path.exists()
 
     def append(self, writes: list[LedgerWrite]) -> None:
         """Write and fsync. Raises OSError; then none of it counts."""
         lines = b"".join(_ENCODER.encode(write) + b"\n" for write in writes)
+        self._pending = True
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             before = os.fstat(descriptor).st_size
@@ -41,11 +43,13 @@ class Journal:
             os.close(descriptor)
 
     def pending(self) -> bool:
-        """True if there is something to replay."""
-        return self.path.exists()
+        """True if there is something to replay. Asked at every commit, so no file is looked at."""
+        return self._pending
 
     def read(self) -> Iterator[LedgerWrite]:
         """All writes, oldest first; a torn last line (kill in the middle of it) never counted."""
+        if not self.path.exists():
+            return
         with self.path.open("rb") as lines:
             for line in lines:
                 if line.endswith(b"\n"):
@@ -54,6 +58,7 @@ class Journal:
     def clear(self) -> None:
         """Remove it, after everything in it was committed."""
         self.path.unlink(missing_ok=True)
+        self._pending = False
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

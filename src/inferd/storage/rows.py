@@ -88,6 +88,8 @@ class Settle(msgspec.Struct, frozen=True, tag="settle"):
     """Write the entry and drop the request's reservation, together. Idempotent by request id."""
 
     entry: EntryRow
+    held: bool = True
+    """There is a reservation to drop."""
 
 
 class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
