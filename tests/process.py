@@ -31,16 +31,17 @@ class InferdProcess:
         self.url = ""
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
+        self._rest: asyncio.Task[bytes] | None = None
 
     def add_card(self, card: ModelCard) -> None:
         """Put a user's card into the catalogue of the next start."""
         folder = self.data_dir / "cards"
         folder.mkdir(parents=True, exist_ok=True)
-        text = msgspec.toml.encode(_without_none(msgspec.to_builtins(card)))
+        text = msgspec.toml.encode(without_none(msgspec.to_builtins(card)))
         (folder / f"{card.name.replace('/', '--')}.toml").write_bytes(text)
 
     async def start(self) -> None:
-        """Start and wait until it listens: its first line says so."""
+        """Start and wait until it listens: its first line says so. AssertionError if it will not."""
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "INFERD_DATA_DIR": str(self.data_dir),
@@ -59,9 +60,14 @@ class InferdProcess:
                 stderr=log,
                 env=environment,
             )
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), START_SECONDS_MAX)
-        assert b"serves on" in line, self.stderr()
+        output = self._process.stdout
+        assert output is not None
+        line = await asyncio.wait_for(output.readline(), START_SECONDS_MAX)
+        # Read to the end, so that the server never waits for us; awaited with the process.
+        self._rest = asyncio.create_task(output.read())
+        if b"serves on" not in line:
+            await self.wait()
+            raise AssertionError(self.stderr())
         self.url = line.split()[-1].decode()
 
     @property
@@ -79,7 +85,7 @@ class InferdProcess:
         """kill -9, and reap."""
         assert self._process is not None
         self._process.kill()
-        await self._process.wait()
+        await self.wait()
 
     def interrupt(self) -> None:
         """Ctrl-C."""
@@ -89,7 +95,10 @@ class InferdProcess:
     async def wait(self, seconds: float = 30) -> int:
         """Its exit code."""
         assert self._process is not None
-        return await asyncio.wait_for(self._process.wait(), seconds)
+        assert self._rest is not None
+        async with asyncio.timeout(seconds):
+            await self._rest
+            return await self._process.wait()
 
     async def stop(self) -> None:
         """Ctrl-C and wait; kill if it hangs."""
@@ -126,22 +135,24 @@ class InferdProcess:
         output, _ = await asyncio.wait_for(process.communicate(), 60)
         return process.returncode or 0, output.decode()
 
-    async def worker_pid(self, model: str) -> int:
-        """The process of a loaded model."""
+    async def worker_pids(self) -> dict[str, int]:
+        """The process of each loaded model."""
         async with self.client() as client:
-            status = (await client.get("/v1/status")).json()
-        (pid,) = [m["pid"] for m in status["models"] if m["model"] == model]
-        assert isinstance(pid, int)
-        return pid
+            models = (await client.get("/v1/status")).json()["models"]
+        return {m["model"]: m["pid"] for m in models if m["pid"] is not None}
+
+    async def worker_pid(self, model: str) -> int:
+        """The process of one loaded model."""
+        return (await self.worker_pids())[model]
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
     """TOML has no null."""
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {k: _without_none(v) for k, v in fields.items() if v is not None}
+        return {k: without_none(v) for k, v in fields.items() if v is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(item) for item in cast("list[Any]", value)]
+        return [without_none(item) for item in cast("list[Any]", value)]
     return value
 
 

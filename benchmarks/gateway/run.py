@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -14,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Generator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -51,11 +51,15 @@ worker_processes 1; daemon off; pid nginx.pid; error_log stderr crit;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
-  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f;
+  uwsgi_temp_path u; scgi_temp_path s;
   upstream mock {{ server 127.0.0.1:{UPSTREAM}; keepalive 64; keepalive_requests 1000000; }}
   server {{
     listen 127.0.0.1:{NGINX}; keepalive_requests 1000000;
-    location / {{ proxy_pass http://mock; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }}
+    location / {{
+      proxy_pass http://mock; proxy_http_version 1.1;
+      proxy_set_header Connection ""; proxy_buffering off;
+    }}
   }}
 }}
 """
@@ -104,12 +108,12 @@ def wait_port(port: int, seconds: float) -> None:
 
 @contextmanager
 def process(
-    command: list[str], port: int, *, seconds: float = 30, **options: object
-) -> Iterator[int]:
+    command: list[str], port: int, *, seconds: float = 30, **options: Any
+) -> Generator[int]:
     """A server, killed at the end."""
     child = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
-    )  # type: ignore[call-overload]
+    )
     try:
         wait_port(port, seconds)
         yield child.pid
@@ -160,9 +164,9 @@ class Meter:
     def __init__(self, pid: int) -> None:
         self._pid = pid
 
-    async def around(self, work: object) -> tuple[Result, float]:
+    async def around(self, work: Awaitable[Result]) -> tuple[Result, float]:
         before = cpu_seconds(family(self._pid))
-        result: Result = await work  # type: ignore[misc]
+        result = await work
         return result, cpu_seconds(family(self._pid)) - before
 
 

@@ -26,7 +26,7 @@ class TokenRow(msgspec.Struct, frozen=True):
     account_id: str
     name: str
     digest: bytes
-    """HMAC-SHA256 of the secret under the installation's key."""
+    """Keyed BLAKE2b of the secret under the installation's key."""
     fragment: str
     """The secret's last five characters, for recognition."""
     scopes: tuple[str, ...]
