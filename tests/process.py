@@ -41,7 +41,7 @@ class InferdProcess:
         (folder / f"{card.name.replace('/', '--')}.toml").write_bytes(text)
 
     async def start(self) -> None:
-        """Start and wait until it listens: its first line says so. AssertionError if it will not."""
+        """Start, and wait until its first line says that it listens. Else AssertionError."""
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "INFERD_DATA_DIR": str(self.data_dir),
