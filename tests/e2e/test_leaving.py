@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from inferd.storage.rows import EntryRow
-from tests.e2e.steps import CHAT, Visitor, body, card, entry_of, in_flight, queued
+from tests.e2e.steps import CHAT, Visitor, body, card, entry_of, eventually, in_flight, queued
 from tests.process import InferdProcess, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,28 +145,27 @@ async def test_while_loading_nothing_is_billed_and_the_load_goes_on(
     server: InferdProcess, streamed: bool, pipelined: bool
 ) -> None:
     model = f"t/load-{NAMES[WAYS.index((streamed, pipelined))]}"
-    leaver = await comes(server, model, (streamed, pipelined), "one two")
     async with server.client() as client:
+        loads = (await client.get("/v1/status")).json()["loads"]
+        leaver = await comes(server, model, (streamed, pipelined), "one two")
         await queued(client, model, 1)
         entry = await leaver.leaves()
         assert entry.stage == "loading"
         assert (entry.input_tokens, entry.output_tokens, entry.cost_nanos) == (0, 0, 0)
-        loads = (await client.get("/v1/status")).json()["loads"]
         assert (await client.post(CHAT, json=body(model))).status_code == 200
         assert (await client.get("/v1/status")).json()["loads"] == loads + 1
 
 
 async def test_metrics_count_each_who_left_by_stage(server: InferdProcess) -> None:
-    async with server.client() as client:
-        shown = (await client.get("/metrics")).text
-    counted = {
-        line.split('stage="')[1].partition('"')[0]: 0.0
-        for line in shown.splitlines()
-        if line.startswith("inferd_cancelled_total")
-    }
-    for line in shown.splitlines():
-        if line.startswith("inferd_cancelled_total"):
-            counted[line.split('stage="')[1].partition('"')[0]] += float(line.rpartition(" ")[2])
-    written = [entry.stage for entry in server.entries() if entry.status == "cancelled"]
-    assert counted == {stage: written.count(stage) for stage in set(written)}
-    assert counted
+    async def agrees() -> bool:
+        async with server.client() as client:
+            shown = (await client.get("/metrics")).text
+        counted: Counter[str] = Counter()
+        for line in shown.splitlines():
+            if line.startswith("inferd_cancelled_total"):
+                stage = line.partition('stage="')[2].partition('"')[0]
+                counted[stage] += round(float(line.rpartition(" ")[2]))
+        cancelled = [entry.stage for entry in server.entries() if entry.status == "cancelled"]
+        return bool(cancelled) and counted == Counter(cancelled)
+
+    await eventually(agrees)
