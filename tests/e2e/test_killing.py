@@ -88,7 +88,7 @@ async def test_workers_do_not_outlive_a_killed_gateway(data_dir: Path) -> None:
     await server.start()
     async with server.client() as client:
         await client.post(CHAT, json=body("t/idle"))
-        busy = asyncio.ensure_future(client.post(CHAT, json=body("t/busy", "w " * 900)))
+        busy = asyncio.ensure_future(client.post(CHAT, json=body("t/busy", "w " * 450)))
         await in_flight(client, "t/busy", 1)
         pids = await server.worker_pids()
         assert len(pids) == 2

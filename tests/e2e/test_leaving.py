@@ -22,7 +22,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 FREED_SECONDS_MAX = 0.25
 TOKEN_MS = 5
-LONG = "w " * 900
+WORDS = 450
+LONG = "w " * WORDS
+"""Half of the context, so that the answer is as long."""
 WAYS = list(itertools.product([False, True], [False, True]))
 """(streamed, a second request pipelined behind): the second hides the leaving from uvicorn."""
 NAMES = [
@@ -36,7 +38,7 @@ ways = pytest.mark.parametrize(("streamed", "pipelined"), WAYS, ids=NAMES)
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InferdProcess]:
     cards = [
         card("t/decode", f"token_ms={TOKEN_MS}", slots=2),
-        card("t/prefill", "prefill_ms=2", slots=1),
+        card("t/prefill", "prefill_ms=4", slots=1),
         card("t/line", f"token_ms={TOKEN_MS}", slots=1),
         *(card(f"t/load-{name}", "load_ms=500", slots=1) for name in NAMES),
     ]
@@ -98,7 +100,7 @@ async def test_in_decode_the_bill_is_what_was_made(
     await other.hear(3)
     entry = await leaver.leaves()
     assert entry.stage == "decode"
-    assert entry.input_tokens == 900
+    assert entry.input_tokens == WORDS
     assert 3 <= entry.output_tokens <= entry.runtime_ms / TOKEN_MS + 1
     assert entry.cost_nanos == entry.input_tokens * 1000 + entry.output_tokens * 2000
     await other.hear(3)
@@ -116,7 +118,7 @@ async def test_in_prefill_only_what_was_read_is_billed(
         await in_flight(client, "t/prefill", 1)
     entry = await leaver.leaves()
     assert entry.stage == "prefill"
-    assert entry.input_tokens < 900
+    assert entry.input_tokens < WORDS
     assert entry.output_tokens == 0
     assert entry.cost_nanos == entry.input_tokens * 1000
     await is_served(server, "t/prefill")

@@ -40,20 +40,20 @@ async def test_what_does_not_finish_by_the_deadline_is_billed_as_cancelled(
     slow = card("t/slow", "token_ms=10")
     async with serving(data_dir, slow, drain_seconds=0.2) as server:
         visitor = await Visitor.at(server)
-        await visitor.ask(body("t/slow", "w " * 900, stream=True))
+        await visitor.ask(body("t/slow", "w " * 450, stream=True))
         await visitor.hear(3)
         server.interrupt()
         assert await server.wait() == 0
         await visitor.leave()
         (entry,) = server.entries()
         assert entry.status == "cancelled"
-        assert 3 <= entry.output_tokens < 900
+        assert 3 <= entry.output_tokens < 450
 
 
 async def test_a_second_ctrl_c_stops_at_once(data_dir: Path) -> None:
     async with serving(data_dir, card("t/slow", "token_ms=10")) as server:
         visitor = await Visitor.at(server)
-        await visitor.ask(body("t/slow", "w " * 900, stream=True))
+        await visitor.ask(body("t/slow", "w " * 450, stream=True))
         await visitor.hear(3)
         async with server.client() as client:
             server.interrupt()
@@ -66,7 +66,7 @@ async def test_a_second_ctrl_c_stops_at_once(data_dir: Path) -> None:
         assert await server.wait(5) == 0
         await visitor.leave()
         (entry,) = server.entries()
-        assert 3 <= entry.output_tokens < 900
+        assert 3 <= entry.output_tokens < 450
 
 
 async def test_a_second_server_on_the_same_data_is_refused(data_dir: Path) -> None:
