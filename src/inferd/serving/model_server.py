@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import Response
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
@@ -30,6 +26,7 @@ from inferd.errors import (
 )
 from inferd.serving.model_server_stream import ChoiceIn, Chunk, ErrorIn, SseLines, UsageIn
 from inferd.serving.replica import Flight, ReplicaFacts
+from inferd.serving.upstream_http import UpstreamAnswer, UpstreamClient, UpstreamError
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import (
     ChatPrompt,
@@ -41,7 +38,6 @@ from inferd.tasks.text_generation import (
     Token,
 )
 
-CONNECT_SECONDS_MAX = 10
 SILENCE_SECONDS_MAX = 600
 """A server that loads a model or prefills a long prompt may say nothing for minutes."""
 ERROR_BYTES_MAX = 64 * 1024
@@ -61,9 +57,8 @@ class ModelServerReplica:
         assert card.model_server is not None, "the card names a model server"
         self._card = card
         self._server = card.model_server
-        self._url = card.model_server.url.rstrip("/")
         self._died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._client: Client | None = None
+        self._client: UpstreamClient | None = None
         self._key: str | None = None
 
     @property
@@ -82,23 +77,16 @@ class ModelServerReplica:
         headers = {"content-type": "application/json"}
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
-        self._client = (
-            ClientBuilder()
-            .default_headers(headers)
-            .tcp_nodelay(enabled=True)
-            .follow_redirects(enable=False)
-            .connect_timeout(timedelta(seconds=CONNECT_SECONDS_MAX))
-            .read_timeout(timedelta(seconds=SILENCE_SECONDS_MAX))
-            .pool_idle_timeout(timedelta(seconds=30))
-            .build()
+        self._client = await asyncio.to_thread(
+            UpstreamClient, self._server.url, headers, silence_seconds=SILENCE_SECONDS_MAX
         )
         return ReplicaFacts(self._server.slots, self._card.context_length, memory_bytes=0)
 
     async def stop(self) -> None:
         """Close all connections."""
         if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+            self._client.close()
+            self._client = None
 
     async def run(
         self,
@@ -110,17 +98,16 @@ class ModelServerReplica:
         if self._client is None:
             raise Unavailable("The connection to the model server is closed.")
         path = "/chat/completions" if isinstance(request.prompt, ChatPrompt) else "/completions"
-        call = self._client.post(self._url + path).body_bytes(self._body(request))
         try:
-            async with call.build_streamed() as response:
-                if response.status != 200:
-                    raise await _refusal(response)
-                async for event in _relay(response, request, flight):
+            async with self._client.post(path, self._body(request)) as answer:
+                if answer.status != 200:
+                    raise await _refusal(answer)
+                async for event in _relay(answer, request, flight):
                     yield event
-        except PyreqwestError as error:
+        except UpstreamError as error:
             raise UpstreamFailed(
                 f"The model server of {self._card.name} cannot be reached or broke off.",
-                detail=type(error).__name__,
+                detail=str(error),
             ) from error
 
     def _body(self, request: Request) -> bytes:
@@ -159,13 +146,12 @@ def _read_key(path: Path) -> str:
         ) from None
 
 
-async def _relay(response: Response, request: Request, flight: Flight) -> AsyncGenerator[Event]:
+async def _relay(answer: UpstreamAnswer, request: Request, flight: Flight) -> AsyncGenerator[Event]:
     tally = _Tally(request)
     lines = SseLines()
-    reader = response.body_reader
     flight.stage = "prefill"
-    while (received := await reader.read_chunk()) is not None:
-        chunks = lines.feed(bytes(received))
+    while (received := await answer.read()) is not None:
+        chunks = lines.feed(received)
         ended = bool(chunks) and chunks[-1] is None
         events = tally.take([chunk for chunk in chunks if chunk is not None])
         flight.usage = tally.usage
@@ -244,21 +230,23 @@ class _Tally:
         return Done(tuple(reason or "eos" for reason in self._reasons), self.usage)
 
 
-async def _refusal(response: Response) -> InferdError:
+async def _refusal(answer: UpstreamAnswer) -> InferdError:
     """What a status other than 200 means to our caller."""
-    content = bytes(await response.body_reader.read(ERROR_BYTES_MAX) or b"")
+    content = b""
+    while len(content) < ERROR_BYTES_MAX and (more := await answer.read()) is not None:
+        content += more
     try:
         told = _ERROR.decode(content)
     except msgspec.DecodeError:
         told = ErrorIn()
     sentence = told.sentence()[:MESSAGE_CHARACTERS_MAX]
-    status = response.status
+    status = answer.status
     if status in (400, 413, 422):
         message = f"The model server refuses the request: {sentence or status}"
         is_context = told.code() == "context_length_exceeded" or "context length" in sentence
         return ContextLengthExceeded(message) if is_context else BadRequest(message)
     if status == 429:
-        after = response.get_header("retry-after") or ""
+        after = answer.headers.get(b"retry-after", b"")
         seconds = float(after) if after.isdigit() else 1.0
         return TooManyRequests("Model busy, retry later.", retry_after_seconds=seconds)
     if status == 503:
