@@ -241,7 +241,7 @@ def example_toml() -> str:
     """The commented file with every setting, its bounds and its default."""
     lines = [
         "# Every setting of inferd with its default. Copy to inferd.toml, or point INFERD_CONFIG at it.",  # noqa: E501
-        "# Each is also a variable (INFERD_PORT) and a flag of `inferd serve` (--port).",
+        "# Each is also a variable (INFERD_PORT) and a flag of `inferd serve` (--set port=8000).",
     ]
     hints = get_type_hints(Settings, include_extras=True)
     for field in msgspec.structs.fields(Settings):

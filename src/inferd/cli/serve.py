@@ -15,7 +15,7 @@ from inferd import __version__
 from inferd.cli import data_dir
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.progress import ProgressLines
-from inferd.errors import InferdError
+from inferd.errors import BadRequest, InferdError
 from inferd.settings import Settings, load
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -64,9 +64,13 @@ def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
     threads: Annotated[int | None, typer.Option(help="Of each worker.")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Grace after Ctrl-C.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE for any other setting.")
+    ] = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
-    flags = {
+    flags: dict[str, object] = {
+        **_pairs(other or []),
         "host": host,
         "port": port,
         "data_dir": data_dir,
@@ -78,6 +82,16 @@ def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
     }
     settings = load(flags, config=config)
     start(settings)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in given]
+    for name, _, _ in pairs:
+        if name not in Settings.__struct_fields__:
+            raise BadRequest(f"--set {name}: there is no such setting.")
+        if name == "bootstrap_token":
+            raise BadRequest("A secret on the command line can be seen by others: use a variable.")
+    return {name: value for name, _, value in pairs}
 
 
 def start(settings: Settings) -> None:
