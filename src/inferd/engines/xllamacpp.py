@@ -95,11 +95,12 @@ class XllamacppEngine:
                 "cache_prompt": slot.reuse,
             }
             choices.append(self._choice(body, request, reports.sink(index)))
+        fold = _Fold(choices, seed)
         loop = asyncio.get_running_loop()
         ends = [loop.run_in_executor(self._threads, c.run, self._server) for c in choices]
         self._running.update(choices)
         try:
-            async for event in _events(reports, _Fold(choices, seed)):
+            async for event in _events(reports, fold):
                 yield event
         finally:
             for choice in choices:
@@ -108,6 +109,8 @@ class XllamacppEngine:
             reports.close()
             self._running.difference_update(choices)
             self._slots.give_back(slots)
+        # Only now: whoever sees the end may send the next request at once.
+        yield fold.last()
 
     async def close(self) -> None:
         """Stop everything that runs; the process ends next."""
@@ -274,7 +277,6 @@ async def _events(reports: _Reports, fold: _Fold) -> AsyncGenerator[Event]:
         event = fold.take(*taken)
         if event is not None:
             yield event
-    yield fold.last()
 
 
 def _seed(asked: int | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -95,6 +96,8 @@ def _upgrade(path: Path) -> None:
     from alembic.config import Config
     from sqlalchemy import create_engine
 
+    # SQLite gives its other files the mode of this one.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(f"sqlite:///{path}")
     try:
         with engine.begin() as connection:

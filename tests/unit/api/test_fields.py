@@ -87,6 +87,12 @@ def test_every_sampling_field_reaches_the_request() -> None:
     assert msgspec.to_builtins(request.sampling) == asked
 
 
+def test_a_seed_has_64_bits() -> None:
+    assert to_request(chat(seed=2**64 - 1), cache_scope="").sampling.seed == 2**64 - 1
+    with pytest.raises(BadRequest, match="seed"):
+        to_request(chat(seed=2**64), cache_scope="")
+
+
 def test_parts_are_joined_and_developer_is_system() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     request = to_request(chat(messages=[{"role": "developer", "content": parts}]), cache_scope="")

@@ -18,6 +18,8 @@ from inferd.tasks.text_generation import Sampling
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 MaxTokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 
+SEED_MAX = 2**64 - 1
+
 _HARMLESS: dict[str, tuple[object, ...]] = {
     "tool_choice": ("none", "auto"),
     "service_tier": ("default", "standard_only"),
@@ -51,7 +53,8 @@ class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=5)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63))] | None = None
+    """At most 2⁶⁴; checked in `sampling`, since the decoder's bounds end at 2⁶³."""
     stop: StopString | Annotated[list[StopString], Meta(max_length=16)] | None = None
     n: Annotated[int, Meta(ge=1, le=4)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
@@ -73,6 +76,8 @@ class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
 
 def sampling(fields: SharedFields) -> Sampling:
     """The sampling asked for; null means the default."""
+    if fields.seed is not None and fields.seed > SEED_MAX:
+        raise BadRequest(f"seed: Expected int <= {SEED_MAX}.", param="seed")
     asked = {
         name: value
         for name in Sampling.__struct_fields__
