@@ -49,8 +49,12 @@ class Upstream:
         self.asked: list[tuple[bytes, Any]] = []
         self.hung_up = asyncio.Event()
         self.port = 0
+        self.serving: set[asyncio.Task[Any]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -87,6 +91,9 @@ async def upstream(*answers: Answer) -> AsyncGenerator[Upstream]:
         yield mock
     finally:
         server.close()
+        for task in mock.serving:
+            task.cancel()
+        await asyncio.gather(*mock.serving, return_exceptions=True)
 
 
 def sending(*parts: bytes, head: bytes = OK) -> Answer:
@@ -289,6 +296,45 @@ async def test_leaving_closes_the_connection_and_keeps_the_last_usage() -> None:
     assert flight.usage.input_tokens == 5
     assert 5 <= flight.usage.output_tokens < 1000
     assert not flight.usage.estimated
+
+
+async def test_a_server_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + delta("a"))
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("inferd.serving.model_server.SILENCE_SECONDS_MAX", 0.1)
+    async with upstream(silent) as mock:
+        with pytest.raises(UpstreamFailed):
+            await events_of(mock.card())
+
+
+async def test_a_connection_serves_many_requests_and_a_closed_one_is_replaced() -> None:
+    whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(WHOLE), WHOLE)
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(3):
+            asked = await reader.readuntil(b"\r\n\r\n")
+            length = int(asked.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            writer.write(head + whole)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    mock = Upstream()
+    mock.port = server.sockets[0].getsockname()[1]
+    replica = ModelServerReplica(mock.card())
+    await replica.start()
+    for _ in range(7):
+        seen = [event async for event in replica.run("R1", CHAT, Flight())]
+        assert text_of(seen) == "Hello"
+    assert connections == 3
+    await replica.stop()
+    server.close()
 
 
 async def test_a_key_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class UpstreamClient:
 
     def _give_back(self, connection: _Connection) -> None:
         if connection.reusable and len(self._idle) < IDLE_MAX:
+            connection.rest()
             self._idle.append(connection)
         else:
             connection.close()
@@ -133,6 +134,9 @@ class _Connection(asyncio.Protocol):
         self._headed = self._complete = self._reused = self._keep_alive = False
         self._lost: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_seconds = 0.0
+        self._loop = asyncio.get_running_loop()
 
     @property
     def reusable(self) -> bool:
@@ -149,6 +153,8 @@ class _Connection(asyncio.Protocol):
         self.headers, self._pieces, self._buffered = {}, [], 0
         self._headed = self._complete = False
         self._transport.write(request)
+        self._heard_seconds = self._loop.time()
+        self._listen()
         while not self._headed:
             if self._lost is not None:
                 raise _Stale("closed") if self._reused else self._lost
@@ -171,16 +177,30 @@ class _Connection(asyncio.Protocol):
         return content
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
-            async with asyncio.timeout(self._silence_seconds):
-                await self._waiter
-        except TimeoutError:
-            raise UpstreamError("silent for too long") from None
+            await self._waiter
         finally:
             self._waiter = None
 
+    def _listen(self) -> None:
+        """Look at the clock once in a while; a timer for each piece would cost more than it."""
+        silent = self._loop.time() - self._heard_seconds
+        if silent >= self._silence_seconds:
+            self._lost = UpstreamError("silent for too long")
+            self.close()
+            self._wake()
+        else:
+            self._timer = self._loop.call_later(self._silence_seconds - silent, self._listen)
+
+    def rest(self) -> None:
+        """Nothing is expected: stop listening for silence."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def close(self) -> None:
+        self.rest()
         if self._transport is not None:
             self._transport.abort()
 
@@ -189,6 +209,7 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self._heard_seconds = self._loop.time()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
