@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -317,13 +317,16 @@ async def test_a_connection_serves_many_requests_and_a_closed_one_is_replaced() 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
-        for _ in range(3):
-            asked = await reader.readuntil(b"\r\n\r\n")
-            length = int(asked.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            writer.write(head + whole)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            for _ in range(3):
+                asked = await reader.readuntil(b"\r\n\r\n")
+                length = int(asked.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                writer.write(head + whole)
         writer.close()
+        left.set()
 
+    left = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     mock = Upstream()
     mock.port = server.sockets[0].getsockname()[1]
@@ -333,7 +336,9 @@ async def test_a_connection_serves_many_requests_and_a_closed_one_is_replaced() 
         seen = [event async for event in replica.run("R1", CHAT, Flight())]
         assert text_of(seen) == "Hello"
     assert connections == 3
+    left.clear()
     await replica.stop()
+    await asyncio.wait_for(left.wait(), 5)
     server.close()
 
 
