@@ -142,8 +142,10 @@ class InferdProcess:
         return {m["model"]: m["pid"] for m in models if m["pid"] is not None}
 
     async def worker_pid(self, model: str) -> int:
-        """The process of one loaded model."""
-        return (await self.worker_pids())[model]
+        """The process of one loaded model. AssertionError if it is not loaded now."""
+        pids = await self.worker_pids()
+        assert model in pids, f"{model} is not loaded"
+        return pids[model]
 
 
 def without_none(value: Any) -> Any:
