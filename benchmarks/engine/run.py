@@ -121,6 +121,9 @@ async def round_of(stream: Stream, streams: int, offset: int) -> tuple[float, fl
 
 async def main() -> None:
     """Measure, print, keep."""
+    # As a worker has it; llama.cpp's threads read it when the library is loaded, which is later.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
     card = smollm2_card()
     engine = XllamacppEngine()
     threads = os.cpu_count() or 1
