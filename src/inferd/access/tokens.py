@@ -53,6 +53,8 @@ class Tokens:
         caller = self._callers.get(digest) or self._local.get(digest)
         if caller is not None:
             return caller
+        if secret.startswith("jwt:"):
+            raise Unauthorized("Scoped JWTs are not supported yet.")
         row = None
         if digest not in self._refused and len(secret) <= SECRET_CHARACTERS_MAX:
             async with self._database.reading() as connection:

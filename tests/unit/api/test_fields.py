@@ -40,6 +40,7 @@ def chat(**fields: Any) -> ChatIn:
         ("prompt_cache_key", "k"),
         ("prompt_cache_options", {"mode": "explicit"}),
         ("functions", [{"name": "f"}]),
+        ("logprobs", 0),
     ],
 )
 def test_a_field_that_is_not_honoured_yet_is_refused_by_name(name: str, value: object) -> None:
@@ -109,6 +110,23 @@ def test_parts_are_joined_and_developer_is_system() -> None:
         ({"role": "user", "content": None}, "messages.0.content"),
         ({"role": "tool", "content": "x", "tool_call_id": "c"}, "messages.0.role"),
         ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "messages.0.tool_calls"),
+        (
+            {"role": "assistant", "content": "x", "reasoning_content": "hm"},
+            "messages.0.reasoning_content",
+        ),
+        (
+            {"role": "user", "content": "x", "cache_control": {"type": "ephemeral"}},
+            "messages.0.cache_control",
+        ),
+        (
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}
+                ],
+            },
+            "messages.0.content.0.prompt_cache_breakpoint",
+        ),
     ],
 )
 def test_content_that_is_not_text_is_refused_with_its_place(

@@ -10,7 +10,7 @@ from msgspec import Meta
 from inferd.admission.work import Order, Work
 from inferd.api import inference
 from inferd.api.exchange import Exchange
-from inferd.api.fields import NotYet
+from inferd.api.fields import NotYet, not_yet
 from inferd.api.openai.fields import (
     SharedFields,
     StreamOptions,
@@ -41,6 +41,7 @@ class Part(msgspec.Struct, frozen=True):
 
     type: str
     text: str | None = None
+    prompt_cache_breakpoint: NotYet = None
 
 
 class MessageIn(msgspec.Struct, frozen=True):
@@ -51,7 +52,8 @@ class MessageIn(msgspec.Struct, frozen=True):
     name: Annotated[str, Meta(max_length=256)] | None = None
     tool_calls: NotYet = None
     tool_call_id: str | None = None
-    reasoning_content: str | None = None
+    reasoning_content: NotYet = None
+    cache_control: NotYet = None
 
 
 class ChatIn(SharedFields, frozen=True, kw_only=True):
@@ -227,8 +229,7 @@ def to_request(wire: ChatIn, *, cache_scope: str) -> TextGenerationRequest:
 
 def _message(message: MessageIn, index: int) -> Message:
     at = f"messages.{index}"
-    if message.tool_calls:
-        raise UnsupportedField("tool_calls are not supported yet.", param=f"{at}.tool_calls")
+    _refuse_asked(message, at)
     if message.role == "tool":
         raise UnsupportedField("The role tool is not supported yet.", param=f"{at}.role")
     if message.content is None and message.role != "assistant":
@@ -236,6 +237,12 @@ def _message(message: MessageIn, index: int) -> Message:
     # OpenAI's newer name for system.
     role: Role = "system" if message.role == "developer" else message.role
     return Message(role, _text(message, at), message.name)
+
+
+def _refuse_asked(part: MessageIn | Part, at: str) -> None:
+    for name in not_yet(type(part)):
+        if getattr(part, name):
+            raise UnsupportedField(f"{name} is not supported yet.", param=f"{at}.{name}")
 
 
 def _text(message: MessageIn, at: str) -> str:
@@ -248,6 +255,7 @@ def _text(message: MessageIn, at: str) -> str:
                 f"Content parts of type {part.type[:40]!r} are not supported yet.",
                 param=f"{at}.content.{index}.type",
             )
+        _refuse_asked(part, f"{at}.content.{index}")
         if part.text is None:
             raise BadRequest("text is missing.", param=f"{at}.content.{index}.text")
         texts.append(part.text)

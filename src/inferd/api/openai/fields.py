@@ -25,6 +25,7 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
     "service_tier": ("default", "standard_only"),
     "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
+    "best_of": (1,),
 }
 """Values that ask for what happens anyway; every empty or false one does too."""
 
@@ -111,5 +112,10 @@ def refuse_unsupported(fields: SharedFields) -> None:
     """Raise UnsupportedField for the first field that asks for what is not there."""
     for name in not_yet(type(fields)):
         value = getattr(fields, name)
-        if value and value not in _HARMLESS.get(name, ()):
+        if _asks(name, value) and value not in _HARMLESS.get(name, ()):
             raise UnsupportedField(f"{name} is not supported yet.", param=name)
+
+
+def _asks(name: str, value: object) -> bool:
+    # Zero log-probabilities beside the chosen token's own are still log-probabilities.
+    return bool(value) or (name == "logprobs" and value == 0 and value is not False)
