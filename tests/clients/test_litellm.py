@@ -67,7 +67,13 @@ async def test_the_streams_usage_is_handed_on(server: InferdProcess, litellm: An
     ("changes", "kind"),
     [
         ({"model": "deepinfra/no/such"}, "NotFoundError"),
-        ({"api_key": "wrong"}, "AuthenticationError"),
+        pytest.param(
+            {"api_key": "wrong"},
+            "AuthenticationError",
+            marks=pytest.mark.xfail(
+                strict=True, reason="litellm looks for OpenAI's sentence, not for the status"
+            ),
+        ),
         ({"temperature": 9}, "BadRequestError"),
         ({"max_tokens": 8192}, "BadRequestError"),
         ({"model": "deepinfra/t/broken"}, "InternalServerError"),

@@ -38,7 +38,7 @@ ways = pytest.mark.parametrize(("streamed", "pipelined"), WAYS, ids=NAMES)
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InferdProcess]:
     cards = [
         card("t/decode", f"token_ms={TOKEN_MS}", slots=2),
-        card("t/prefill", "prefill_ms=4", slots=1),
+        card("t/prefill", "prefill_ms=2", slots=1),
         card("t/line", f"token_ms={TOKEN_MS}", slots=1),
         *(card(f"t/load-{name}", "load_ms=500", slots=1) for name in NAMES),
     ]

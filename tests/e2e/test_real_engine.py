@@ -131,8 +131,8 @@ async def test_a_killed_engine_ends_its_streams_with_an_error_and_is_back(
         assert "[DONE]" not in told
         answer = await client.post(CHAT, json=body(SMOLLM2, "Hello", max_tokens=2))
         assert answer.status_code == 200
-        # A new process, and the weights from the page cache.
-        assert time.monotonic() - killed_seconds < 3
+        # A second or two, with room for a busy machine.
+        assert time.monotonic() - killed_seconds < 10
     code, said = await smollm2.cli("usage", "verify")
     assert (code, "all right" in said) == (0, True)
 
