@@ -64,6 +64,58 @@ class Test200:
         assert (await gate.client.post(ECHO, raw)).status == 200
 
 
+def form(*parts: tuple[str, str]) -> tuple[bytes, dict[str, str]]:
+    lines = "".join(
+        f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'
+        for name, text in parts
+    )
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    return (lines + "--xyz--\r\n").encode(), headers
+
+
+class TestForms:
+    @pytest.mark.parametrize("quoted", ["one two three", '"one two three"'])
+    async def test_strings_come_bare_or_quoted(self, gate: Gateway, quoted: str) -> None:
+        body_, headers = form(("input", quoted), ("max_new_tokens", "2"), ("stop", '["zzz"]'))
+        told = (await gate.client.post(ECHO, body_, headers=headers)).json()
+        assert told["results"][0]["generated_text"] == "one two"
+        assert told["num_tokens"] == 2
+
+    async def test_a_text_that_looks_like_json_stays_text(self, gate: Gateway) -> None:
+        body_, headers = form(("input", '["dog", 5]'))
+        told = (await gate.client.post(ECHO, body_, headers=headers)).json()
+        assert told["results"][0]["generated_text"] == '["dog", 5]'
+
+    @pytest.mark.parametrize(
+        ("parts", "status"),
+        [
+            ([("max_new_tokens", "2")], 422),
+            ([("input", "x"), ("max_new_tokens", "zero")], 422),
+            ([("input", "x"), ("webhook", "http://h")], 400),
+        ],
+    )
+    async def test_what_does_not_fit_is_refused(
+        self, gate: Gateway, parts: list[tuple[str, str]], status: int
+    ) -> None:
+        body_, headers = form(*parts)
+        assert (await gate.client.post(ECHO, body_, headers=headers)).status == status
+
+    @pytest.mark.parametrize(
+        ("raw", "kind"),
+        [
+            (b"no boundary at all", "multipart/form-data"),
+            (b"", "multipart/form-data; boundary=xyz"),
+            (b"\r\n--xyz\r\n" * 500, "multipart/form-data; boundary=xyz"),
+            (b"--xyz\r\n\r\nnameless\r\n--xyz--", "multipart/form-data; boundary=xyz"),
+        ],
+    )
+    async def test_what_is_no_form_is_a_bad_request(
+        self, gate: Gateway, raw: bytes, kind: str
+    ) -> None:
+        answer = await gate.client.post(ECHO, raw, headers={"content-type": kind})
+        assert answer.status in (400, 422)
+
+
 class Test400:
     @pytest.mark.parametrize(
         ("fields", "name"),

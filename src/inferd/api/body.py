@@ -52,7 +52,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        sentence, param = _locate(str(error))
+        sentence, param = locate(str(error))
         raise FieldInvalid(sentence, param=param) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The body is not valid JSON.") from None
@@ -60,7 +60,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise BadRequest("The body is nested too deeply.") from None
 
 
-def _locate(message: str) -> tuple[str, str | None]:
+def locate(message: str) -> tuple[str, str | None]:
+    """Split a decoder's message into a sentence and the dotted path of the field."""
     found = _AT.search(message)
     if not found:
         return message, None

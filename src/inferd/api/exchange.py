@@ -13,7 +13,7 @@ from typing import Any
 from inferd import ids
 from inferd.access.caller import Caller
 from inferd.admission.work import Work
-from inferd.api.body import check_media_type, gunzip
+from inferd.api.body import gunzip
 from inferd.api.errors import Shape
 from inferd.errors import (
     BadRequest,
@@ -74,8 +74,7 @@ class Exchange:
         return self._caller is None
 
     async def body(self, *, bytes_max: int, seconds_max: float) -> bytes:
-        """The JSON body, unpacked. Caps hold before and after gunzip."""
-        check_media_type(self.headers.get(b"content-type"))
+        """The body, unpacked. Caps hold before and after gunzip."""
         encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip", b""):
             raise UnsupportedMediaType("Only gzip is accepted as a content encoding.")

@@ -12,9 +12,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from inferd.admission.work import Order, Work
-from inferd.api.body import decode
+from inferd.api.body import check_media_type, decode
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
+from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
 from inferd.catalog.card import ModelCard
@@ -23,6 +24,7 @@ from inferd.tasks.base import TaskName
 from inferd.tasks.text_generation import Done, Text
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Answer(Protocol):
@@ -47,11 +49,25 @@ class Answer(Protocol):
 
 async def read(exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[T]) -> T:
     """The decoded JSON body, within the caps."""
+    check_media_type(exchange.headers.get(b"content-type"))
+    return decode(await _raw(exchange, services), decoder)
+
+
+async def read_form_or_json(
+    exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[S], struct: type[S]
+) -> S:
+    """The decoded body of a native route: JSON, or a multipart form."""
+    content_type = exchange.headers.get(b"content-type")
+    if content_type is None or not is_multipart(content_type):
+        return await read(exchange, services, decoder)
+    return decode_form(await _raw(exchange, services), content_type, struct)
+
+
+async def _raw(exchange: Exchange, services: Services) -> bytes:
     options = services.options
-    raw = await exchange.body(
+    return await exchange.body(
         bytes_max=options.body_bytes_max, seconds_max=options.body_seconds_max
     )
-    return decode(raw, decoder)
 
 
 def cache_scope(exchange: Exchange, services: Services) -> str:

@@ -169,7 +169,7 @@ class NativeAnswer:
 
 async def text_generation(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Answer one native call."""
-    wire = await inference.read(exchange, services, _DECODER)
+    wire = await inference.read_form_or_json(exchange, services, _DECODER, TextGenerationIn)
     _refuse_unsupported(wire)
     n = wire.num_responses or 1
     if wire.stream and n > 1:
