@@ -67,13 +67,7 @@ async def test_the_streams_usage_is_handed_on(server: InferdProcess, litellm: An
     ("changes", "kind"),
     [
         ({"model": "deepinfra/no/such"}, "NotFoundError"),
-        pytest.param(
-            {"api_key": "wrong"},
-            "AuthenticationError",
-            marks=pytest.mark.xfail(
-                strict=True, reason="litellm looks for OpenAI's sentence, not for the status"
-            ),
-        ),
+        ({"api_key": "wrong"}, "AuthenticationError"),
         ({"temperature": 9}, "BadRequestError"),
         ({"max_tokens": 8192}, "BadRequestError"),
         ({"model": "deepinfra/t/broken"}, "InternalServerError"),

@@ -154,7 +154,7 @@ async def test_without_max_tokens_the_rest_of_the_context_is_the_budget(loaded: 
 
 async def test_cancelling_in_prefill_stops_within_a_step(loaded: Loaded) -> None:
     seen = await events_of(
-        loaded.engine, ask(prompt=TextPrompt("word " * (CONTEXT - 60))), stop_after=2
+        loaded.engine, ask(prompt=TextPrompt("word " * (CONTEXT - 60))), stop_after=1
     )
     assert isinstance(seen[-1], Stopped)
     assert isinstance(seen[0], Started)

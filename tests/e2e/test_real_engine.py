@@ -75,9 +75,6 @@ async def test_in_decode_the_bill_is_what_the_engine_made(
     await _serves_at_once(smollm2)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="llama.cpp calls back for a slot only when its prompt's turn has come"
-)
 async def test_who_waits_behind_a_neighbours_long_prompt_leaves_as_quickly(data_dir: Path) -> None:
     async with serving(data_dir, smollm2_card()) as server:
         neighbour, visitor = await Visitor.at(server), await Visitor.at(server)

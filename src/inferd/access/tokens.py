@@ -61,7 +61,7 @@ class Tokens:
                 row = await tokens.by_digest(connection, digest)
         if row is None or not hmac.compare_digest(row.digest, digest):
             _remember(self._refused, digest, None, REFUSED_MAX)
-            raise Unauthorized("The API token is wrong or was revoked.")
+            raise Unauthorized("Incorrect API key provided: the token is wrong or was revoked.")
         caller = Caller(row.account_id, row.id, row.name, frozenset(row.scopes))
         _remember(self._callers, digest, caller, CACHED_MAX)
         return caller

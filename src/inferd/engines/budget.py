@@ -18,7 +18,7 @@ def context_exceeded(context: int, prompt: int, asked: int | None) -> ContextLen
     """The refusal, with both numbers."""
     parts = f"{prompt} in the prompt" + (f" and {asked} of max_tokens" if asked else "")
     return ContextLengthExceeded(
-        f"This model's context is {context} tokens; the request needs "
+        f"This model's maximum context length is {context} tokens; the request needs "
         f"{prompt + (asked or 1)} ({parts}).",
         param="messages",
     )

@@ -25,8 +25,13 @@ class LlamaSlots:
         """Least recently used first."""
         self._scopes: list[str | None] = [None] * count
 
+    @property
+    def free(self) -> int:
+        """How many can be taken."""
+        return len(self._free)
+
     def take(self, scope: str, count: int) -> list[Slot]:
-        """Take `count` slots. IndexError if there are not as many: the router sees to that."""
+        """Take `count` slots. As many must be free."""
         return [self._take_one(scope) for _ in range(count)]
 
     def _take_one(self, scope: str) -> Slot:

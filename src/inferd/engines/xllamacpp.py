@@ -21,7 +21,7 @@ from inferd.engines.base import Features, Request, Resources
 from inferd.engines.chat_template import ChatTemplate
 from inferd.engines.llama_choice import Chunk, Counted, Ended, LlamaChoice, Moved, Report
 from inferd.engines.llama_load import load_server
-from inferd.engines.llama_slots import LlamaSlots
+from inferd.engines.llama_slots import LlamaSlots, Slot
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import NOTHING, Usage
 from inferd.tasks.text_generation import (
@@ -59,6 +59,9 @@ class XllamacppEngine:
         self._context_length = 0
         self._threads: ThreadPoolExecutor | None = None
         self._running: set[LlamaChoice] = set()
+        self._reaping: set[asyncio.Task[None]] = set()
+        """Held here until their threads are done."""
+        self._freed = asyncio.Event()
 
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Check the header, load, probe the step size, warm up."""
@@ -83,18 +86,19 @@ class XllamacppEngine:
         prompt = self._prompt(request)
         if not prompt:
             raise BadRequest("The prompt is empty.", param="prompt")
+        while self._slots.free < request.n:
+            # A request that left before its turn still holds its slot inside llama.cpp.
+            if cancel.is_set():
+                yield Stopped(NOTHING)
+                return
+            await self._wait_for_slot(cancel)
         slots = self._slots.take(request.cache_scope, request.n)
         reports = _Reports(cancel)
-        choices: list[LlamaChoice] = []
         seed = _seed(request.sampling.seed)
-        for index, slot in enumerate(slots):
-            body = {
-                **_sampling(request.sampling, (seed + index) % _SEED_RANDOM),
-                **self._fixed(prompt, request),
-                "id_slot": slot.index,
-                "cache_prompt": slot.reuse,
-            }
-            choices.append(self._choice(body, request, reports.sink(index)))
+        choices = [
+            self._choice(request, prompt, slot, (seed + index) % _SEED_RANDOM, reports.sink(index))
+            for index, slot in enumerate(slots)
+        ]
         fold = _Fold(choices, seed)
         loop = asyncio.get_running_loop()
         ends = [loop.run_in_executor(self._threads, c.run, self._server) for c in choices]
@@ -103,14 +107,38 @@ class XllamacppEngine:
             async for event in _events(reports, fold):
                 yield event
         finally:
-            for choice in choices:
-                choice.cancel.set()
-            await asyncio.wait(ends)
+            fold.stop()
             reports.close()
-            self._running.difference_update(choices)
-            self._slots.give_back(slots)
+            reaping = self._reap(ends, choices, slots)
+            if fold.counted or fold.over:
+                await asyncio.wait([reaping])
         # Only now: whoever sees the end may send the next request at once.
         yield fold.last()
+
+    def _reap(
+        self, ends: list[asyncio.Future[None]], choices: list[LlamaChoice], slots: list[Slot]
+    ) -> asyncio.Task[None]:
+        """Wait for the threads in a task of its own; only then are the slots free."""
+
+        async def wait() -> None:
+            await asyncio.wait(ends)
+            self._running.difference_update(choices)
+            self._slots.give_back(slots)
+            self._freed.set()
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._reaping.add(task)
+        task.add_done_callback(self._reaping.discard)
+        return task
+
+    async def _wait_for_slot(self, cancel: asyncio.Event) -> None:
+        self._freed.clear()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._freed, cancel)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def close(self) -> None:
         """Stop everything that runs; the process ends next."""
@@ -139,9 +167,12 @@ class XllamacppEngine:
         # llama.cpp adds the begin token itself; templates write it as well.
         return text.removeprefix(self._bos) if self._bos else text
 
-    def _fixed(self, prompt: str, request: Request) -> Chunk:
+    def _choice(
+        self, request: Request, prompt: str, slot: Slot, seed: int, report: Any
+    ) -> LlamaChoice:
         limit = self._context_length if request.max_tokens is None else request.max_tokens
-        return {
+        body = {
+            **_sampling(request.sampling, seed),
             "prompt": prompt,
             "max_tokens": limit,
             "stream": True,
@@ -149,9 +180,9 @@ class XllamacppEngine:
             "timings_per_token": True,
             "n_probs": 1,
             "stop": [],
+            "id_slot": slot.index,
+            "cache_prompt": slot.reuse,
         }
-
-    def _choice(self, body: Chunk, request: Request, report: Any) -> LlamaChoice:
         return LlamaChoice(
             body,
             context_length=self._context_length,
@@ -220,6 +251,11 @@ class _Fold:
         self._started = False
 
     @property
+    def counted(self) -> bool:
+        """A prompt's turn has come."""
+        return self._started
+
+    @property
     def over(self) -> bool:
         """All choices have ended."""
         return self._ended == len(self._choices)
@@ -272,6 +308,10 @@ async def _events(reports: _Reports, fold: _Fold) -> AsyncGenerator[Event]:
         taken = await reports.take()
         if reports.cancelled:
             fold.stop()
+            if not fold.counted:
+                # llama.cpp says nothing before the prompt's turn has come, which may be after a
+                # neighbour's long prompt. Nothing was computed; it will stop at its first word.
+                return
         if taken is None:
             continue
         event = fold.take(*taken)

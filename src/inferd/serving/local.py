@@ -270,6 +270,8 @@ def _note(event: Event | InferdError, flight: Flight) -> bool:
             flight.usage = event.usage
         case Done() | Stopped():
             flight.usage = event.usage
+            if event.usage.output_tokens:
+                flight.stage = "decode"
             return True
         case Started():
             flight.stage = "prefill"

@@ -161,6 +161,7 @@ async def test_who_waits_takes_over_when_the_first_gives_up(
         two = group.create_task(store.fetch(card, lambda _: waits.set()))
         await waits.wait()
         one.cancel()
+        await asyncio.wait([one])
         server.go_on.set()
     assert one.cancelled()
     assert two.result()["model"].read_bytes() == content
