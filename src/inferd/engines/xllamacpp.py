@@ -171,7 +171,7 @@ class XllamacppEngine:
         self, request: Request, prompt: str, slot: Slot, seed: int, report: Any
     ) -> LlamaChoice:
         limit = self._context_length if request.max_tokens is None else request.max_tokens
-        body = {
+        body: Chunk = {
             **_sampling(request.sampling, seed),
             "prompt": prompt,
             "max_tokens": limit,
