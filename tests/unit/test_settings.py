@@ -57,12 +57,39 @@ def test_a_broken_file_is_refused(tmp_path: Path, text: str) -> None:
         load(config="own.toml")
 
 
+def test_without_a_file_here_the_one_in_the_data_directory_counts(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "inferd.toml").write_text("threads = 2\n")
+    assert load({"data_dir": "data"}).threads == 2
+    (tmp_path / "inferd.toml").write_text("threads = 3\n")
+    assert load({"data_dir": "data"}).threads == 3
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(monkeypatch: pytest.MonkeyPatch, number: str) -> None:
+    monkeypatch.setenv("INFERD_IDLE_SECONDS", number)
+    with pytest.raises(BadRequest, match="INFERD_IDLE_SECONDS: Expected"):
+        load()
+
+
 def test_a_named_file_must_exist() -> None:
     with pytest.raises(BadRequest, match="does not exist"):
         load(config="nowhere.toml")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        "::",
+        "192.168.1.5",
+        "example.org",
+        "",
+        "127.example.org",
+        "localhost.example.org",
+        "::1:2",
+    ],
+)
 def test_a_public_address_needs_a_secret(host: str) -> None:
     with pytest.raises(BadRequest, match="public address"):
         load({"host": host})
@@ -77,7 +104,12 @@ def test_loopback_needs_none(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("database_url", "postgresql://x"), ("valkey_url", "valkey://x")]
+    ("name", "value"),
+    [
+        ("database_url", "postgresql://x"),
+        ("database_url", "sqlite:///"),
+        ("valkey_url", "valkey://x"),
+    ],
 )
 def test_what_is_not_supported_yet_refuses_the_start(name: str, value: str) -> None:
     with pytest.raises(BadRequest, match="supported yet"):
@@ -107,5 +139,5 @@ def test_the_example_names_every_setting_and_is_valid(tmp_path: Path) -> None:
         for line in text.splitlines()
         if line.startswith("#") and " = " in line and not line.startswith("# ")
     )
-    (tmp_path / "all.toml").write_text(active.replace('public_catalogue = ""\n', ""))
-    assert load(config="all.toml") == Settings()
+    (tmp_path / "all.toml").write_text(active)
+    assert load(config="all.toml") == Settings(public_catalogue=True)

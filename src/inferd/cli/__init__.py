@@ -37,3 +37,7 @@ def main() -> None:
     except BrokenPipeError:
         # Whoever read the output has enough (`inferd … | head`).
         sys.exit(0)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"inferd: {error.strerror or error}{place}.\n")
+        sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ import msgspec
 
 from inferd.errors import Unavailable
 from inferd.settings import Settings
+
+LOCK_PAUSES_SECONDS = (0.05, 0.1, 0.2)
+"""A command that only looks whether a server runs holds the lock for a moment; wait it out."""
 
 
 class ServerFile(msgspec.Struct, frozen=True):
@@ -36,28 +40,43 @@ def prepare(settings: Settings) -> Path:
 
 @contextmanager
 def locked(root: Path) -> Generator[None]:
-    """Hold the lock. Raises Unavailable if another server does."""
+    """Hold the lock. Raises Unavailable if another server or command does."""
     descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise Unavailable(f"Another inferd is serving from {root}.") from None
-    try:
+        if not _acquired(descriptor):
+            raise Unavailable(f"Another inferd is serving from {root}, or a command works there.")
         yield
     finally:
         os.close(descriptor)
 
 
-def is_locked(root: Path) -> bool:
-    """True while a server holds the lock."""
+def _acquired(descriptor: int) -> bool:
+    for pause in LOCK_PAUSES_SECONDS:
+        if _flock(descriptor, fcntl.LOCK_EX):
+            return True
+        time.sleep(pause)
+    return _flock(descriptor, fcntl.LOCK_EX)
+
+
+def _flock(descriptor: int, kind: int) -> bool:
     try:
-        with locked(root):
-            return False
-    except FileNotFoundError:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except Unavailable:
-        return True
+    return True
+
+
+def is_locked(root: Path) -> bool:
+    """True while a server, or a command that works without one, holds the lock."""
+    try:
+        descriptor = os.open(root / "lock", os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        # Shared, so that two commands that look at once do not take each other for a server.
+        return not _flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
 
 
 def write_server_file(root: Path, content: ServerFile) -> None:
@@ -77,9 +96,12 @@ def remove_server_file(root: Path) -> None:
 def running_server(settings: Settings) -> ServerFile | None:
     """The server that uses this data directory, or None."""
     root = settings.data_path
-    if not root.exists() or not is_locked(root):
+    if not is_locked(root):
         return None
     try:
         return msgspec.json.decode((root / "server.json").read_bytes(), type=ServerFile)
     except (FileNotFoundError, msgspec.DecodeError):
-        raise Unavailable("A server is just starting or stopping; try again.") from None
+        raise Unavailable(
+            f"Another inferd is using {root}: a server that is just starting or stopping, "
+            "or a command. Try again."
+        ) from None

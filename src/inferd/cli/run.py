@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from inferd.cli import data_dir
+from inferd.cli.data_dir import running_server
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.server_client import ServerClient
 from inferd.errors import InferdError
@@ -38,7 +38,7 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
         "stream": True,
         **{name: value for name, value in fields.items() if value is not None},
     }
-    server = _server(settings)
+    server = running_server(settings)
     if server is not None:
         for event in ServerClient(server).events(PATH, body):
             _print(event)
@@ -47,10 +47,6 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
 
         offline.stream(settings, PATH, body, _Events().feed)
     sys.stdout.write("\n")
-
-
-def _server(settings: Any) -> data_dir.ServerFile | None:
-    return data_dir.running_server(settings)
 
 
 class _Events:

@@ -109,6 +109,8 @@ def start(settings: Settings) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     root = data_dir.prepare(settings)
     with data_dir.locked(root):
+        # What a killed server left would send commands to a port that nobody owns.
+        data_dir.remove_server_file(root)
         listener = listen(settings.host, settings.port)
         try:
             run_async(_serve(settings, listener))

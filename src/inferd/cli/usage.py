@@ -34,7 +34,7 @@ def usage(
 ) -> None:
     """Sums by model, token, day, month or end user."""
     flags = {"data_dir": data_dir}
-    context.obj = flags
+    context.obj = (data_dir, config)
     if context.invoked_subcommand is not None:
         return
     settings = load(flags, config=config)
@@ -58,9 +58,9 @@ def usage(
 def _span(month: str) -> str:
     try:
         first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     except ValueError:
         raise BadRequest(f"{month!r} is not a month of the form YYYY-MM.") from None
-    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     return f"&from={int(first.timestamp())}&to={int(after.timestamp())}"
 
 
@@ -76,8 +76,8 @@ def _report(settings: Settings, query: str) -> Any:
 @app.command("verify")
 def verify(context: typer.Context, data_dir: DataDir = None, config: Config = None) -> None:
     """Recompute every entry; exit code 1 if anything differs."""
-    above: dict[str, str | None] = context.obj
-    settings = load({"data_dir": data_dir or above["data_dir"]}, config=config)
+    above: tuple[str | None, str | None] = context.obj
+    settings = load({"data_dir": data_dir or above[0]}, config=config or above[1])
     found = _verification(settings)
     for difference in found["differences"]:
         typer.echo(difference)
