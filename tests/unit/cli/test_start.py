@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +55,25 @@ def test_one_server_at_a_time(tmp_path: Path) -> None:
         assert running_server(settings) == server
         assert (root / "server.json").stat().st_mode & 0o077 == 0
     assert running_server(settings) is None
+
+
+def test_a_start_outlasts_a_command_that_only_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not is_locked(tmp_path), "two that look must not take each other for a server"
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        fcntl.flock(looking, fcntl.LOCK_UN)
+
+    monkeypatch.setattr("inferd.cli.data_dir.time.sleep", pause)
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+    assert len(pauses) == 1
+    os.close(looking)
 
 
 def test_a_download_without_a_terminal_says_a_line_each_tenth(
