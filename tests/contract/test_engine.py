@@ -33,7 +33,8 @@ from tests.gateway import echo_card
 from tests.weights import smollm2_cut_card, smollm2_cut_path
 
 ENGINES = ["echo", pytest.param("xllamacpp", marks=pytest.mark.engine)]
-CONTEXT = 512
+CONTEXT = 2048
+"""Longer than several of the largest steps, so that a cancel in the prefill finds it unfinished."""
 GREEDY = Sampling(temperature=0)
 
 
