@@ -1,0 +1,56 @@
+"""POST /anthropic/v1/messages (deepinfra-api 5)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferd.api import generation, inference
+from inferd.api.anthropic.answer import MessageAnswer
+from inferd.api.anthropic.prompt import chat_prompt
+from inferd.api.anthropic.wire import MessagesIn
+from inferd.api.exchange import Exchange
+from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
+from inferd.tasks.text_generation import Sampling, TextGenerationRequest
+
+_DECODER = msgspec.json.Decoder(MessagesIn)
+
+
+async def messages(exchange: Exchange, services: Services) -> None:
+    """Answer one conversation."""
+    wire = await inference.read(exchange, services, _DECODER)
+    wish = generation.Wish(
+        models=generation.fallbacks(wire.model, wire.models),
+        request=to_request(wire),
+        dialect="anthropic",
+        streamed=bool(wire.stream),
+        end_user=wire.metadata.user_id if wire.metadata else None,
+        tier=wire.service_tier,
+        fail_fast=bool(wire.fail_fast),
+    )
+
+    def answer(card: ModelCard) -> MessageAnswer:
+        return MessageAnswer(id_="msg_" + exchange.request_id, model=card.name)
+
+    await generation.generate(exchange, services, wish, answer)
+
+
+def to_request(wire: MessagesIn) -> TextGenerationRequest:
+    """The task's request. Raises BadRequest for content that is not text."""
+    return TextGenerationRequest(
+        model=wire.model,
+        prompt=chat_prompt(wire),
+        max_tokens=wire.max_tokens,
+        sampling=_sampling(wire),
+        stop=tuple(wire.stop_sequences or ()),
+        cache_key=wire.prompt_cache_key or "",
+    )
+
+
+def _sampling(wire: MessagesIn) -> Sampling:
+    plain = Sampling()
+    return Sampling(
+        temperature=plain.temperature if wire.temperature is None else wire.temperature,
+        top_p=plain.top_p if wire.top_p is None else wire.top_p,
+        top_k=max(wire.top_k or 0, 0),
+    )
