@@ -40,9 +40,9 @@ STOP_REASONS: dict[FinishReason, str] = {
 _encode = msgspec.json.Encoder().encode
 
 _DELTA: dict[Kind, bytes] = {
-    "thinking": b'"thinking_delta", "thinking": ',
-    "text": b'"text_delta", "text": ',
-    "tool_use": b'"input_json_delta", "partial_json": ',
+    "thinking": b'"thinking_delta","thinking":',
+    "text": b'"text_delta","text":',
+    "tool_use": b'"input_json_delta","partial_json":',
 }
 
 
@@ -141,7 +141,16 @@ class MessageAnswer:
         reason, stopped_at = _ending(done)
         blocks = [_block_out(block) for block in self._blocks]
         used = usage_out(done.usage, cost=usd(work.cost_nanos), tier=_tier(work))
-        return _encode(MessagesOut(self._id, self._model, blocks, reason, stopped_at, used))
+        return _encode(
+            MessagesOut(
+                id=self._id,
+                model=self._model,
+                content=blocks,
+                stop_reason=reason,
+                stop_sequence=stopped_at,
+                usage=used,
+            )
+        )
 
     # Both:
 
@@ -158,7 +167,7 @@ class MessageAnswer:
     def _start(self, usage: Usage, work: Work) -> bytes:
         self._started = True
         used = usage_out(usage, tier=_tier(work))
-        message = MessagesOut(self._id, self._model, [], None, None, used)
+        message = MessagesOut(id=self._id, model=self._model, content=[], usage=used)
         return _event("message_start", {"message": message})
 
     def _start_block(self, piece: Piece) -> bytes:
@@ -180,8 +189,8 @@ class MessageAnswer:
 
     def _delta_head(self, kind: Kind) -> bytes:
         return (
-            b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": %d, '
-            b'"delta": {"type": %b' % (self._index, _DELTA[kind])
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
+            b'"delta":{"type":%b' % (self._index, _DELTA[kind])
         )
 
 

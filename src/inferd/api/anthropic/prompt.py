@@ -54,28 +54,22 @@ def chat_prompt(wire: CountTokensIn) -> ChatPrompt:
     for index, turn in enumerate(wire.messages):
         for message in _messages(turn, f"messages.{index}"):
             _append(messages, message)
-    return ChatPrompt(
-        tuple(messages),
-        tool_use=_tool_use(wire),
-        template_kwargs=_template_kwargs(wire.thinking),
-        continue_final=_is_prefill(messages),
-    )
-
-
-def _is_prefill(messages: list[Message]) -> bool:
-    """Does the last message begin the answer? One without content begins nothing and goes."""
-    last = messages[-1]
-    if last.role != "assistant":
-        return False
-    if last.tool_calls:
+    begun = messages[-1].role == "assistant"
+    if begun and messages[-1].tool_calls:
         raise BadRequest(
             "The last message calls tools: their results must follow as tool_result blocks.",
             param="messages",
         )
-    if last.content or len(messages) == 1:
-        return True
-    messages.pop()
-    return False
+    if begun and not messages[-1].content and len(messages) > 1:
+        # It begins nothing.
+        messages.pop()
+        begun = False
+    return ChatPrompt(
+        tuple(messages),
+        tool_use=_tool_use(wire),
+        template_kwargs=_template_kwargs(wire.thinking),
+        continue_final=begun,
+    )
 
 
 def _append(messages: list[Message], message: Message) -> None:

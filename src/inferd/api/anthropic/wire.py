@@ -161,16 +161,16 @@ class ToolUseOut(msgspec.Struct, frozen=True, tag="tool_use"):
 BlockOut = ThinkingOut | TextOut | ToolUseOut
 
 
-class MessagesOut(msgspec.Struct, frozen=True, tag="message"):
+class MessagesOut(msgspec.Struct, frozen=True, tag="message", kw_only=True):
     """The response body of a plain call, and the beginning of a stream."""
 
     id: str
+    role: str = "assistant"
     model: str
     content: list[BlockOut]
-    stop_reason: str | None
-    stop_sequence: str | None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
     usage: AnthropicUsage
-    role: str = "assistant"
 
 
 class CountTokensOut(msgspec.Struct, frozen=True):
