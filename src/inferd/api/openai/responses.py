@@ -79,10 +79,13 @@ class ResponseAnswer:
         return self._say([("response.created", fields), ("response.in_progress", fields)])
 
     def _name_model(self, work: Work | None) -> None:
-        """Say which of the models answers."""
+        """Say which of the models answers, and at which tier."""
         if work is not None:
-            model = work.order.card.name
-            self._response = msgspec.structs.replace(self._response, model=model)
+            card = work.order.card
+            tier = card.paid_tier(work.order.tier)
+            self._response = msgspec.structs.replace(
+                self._response, model=card.name, service_tier=tier
+            )
 
     def _ended(self, done: Done, work: Work) -> ResponseOut:
         self._name_model(work)
@@ -138,7 +141,7 @@ async def create_response(exchange: Exchange, services: Services) -> None:
         created_at=services.clock.unix_ns() // 1_000_000_000,
         tier=generation.service_tier(exchange, wire.service_tier),
     )
-    growth = Growth(exchange.request_id, alternatives=wire.logprobs)
+    growth = Growth(exchange.request_id, logprobs=wire.logprobs is not None)
     # One for all models: only the one that answers gives it anything to say.
     answer = ResponseAnswer(started, growth, services.clock)
     await generation.generate(exchange, services, wish, lambda _: answer)

@@ -6,10 +6,13 @@ they cannot differ.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 import msgspec
 
+from inferd.api.openai.logprobs import TokenLogprob, chat_logprobs
 from inferd.api.openai.responses_out import (
     CallItem,
     MessageItem,
@@ -18,8 +21,6 @@ from inferd.api.openai.responses_out import (
     ReasoningItem,
     ReasoningText,
     Status,
-    TextLogprob,
-    text_logprobs,
 )
 from inferd.errors import UpstreamFailed
 from inferd.tasks.text_generation import CallDelta, Text, Token
@@ -34,12 +35,11 @@ PART_ADDED, PART_DONE = "response.content_part.added", "response.content_part.do
 class Growth:
     """Feed the events of an answer in order, then end it once."""
 
-    def __init__(self, request_id: str, *, alternatives: int | None) -> None:
-        """`alternatives`: how many stand beside each token; None: no log-probabilities."""
+    def __init__(self, request_id: str, *, logprobs: bool) -> None:
         self.items: list[OutputItem] = []
         """Those that are done."""
         self._request_id = request_id
-        self._alternatives = alternatives
+        self._logprobs = logprobs
         self._open: _Thought | _Speech | _Call | None = None
         self._blank = ""
         """White space that may turn out to be nothing but what stands between calls."""
@@ -48,7 +48,7 @@ class Growth:
 
     def add(self, event: Text) -> Iterator[Event]:
         """What new text changes."""
-        if self._alternatives is not None:
+        if self._logprobs:
             self._tokens += event.tokens
         calls = event.calls
         while calls and isinstance(self._open, _Call) and self._open.index == calls[0].index:
@@ -113,27 +113,24 @@ class Growth:
 
     def _say(self, text: str, *, after: int = 0) -> Iterator[Event]:
         assert isinstance(self._open, _Speech), "whoever says something has opened a message"
-        logprobs: list[TextLogprob] = []
-        if self._alternatives is not None:
-            logprobs = text_logprobs(self._tokens_of(text, after), self._alternatives)
+        logprobs: list[TokenLogprob] = []
+        if self._logprobs:
+            logprobs = chat_logprobs(self._tokens_of(text, after)).content
         yield from self._open.grow(text, logprobs)
 
     def _tokens_of(self, text: str, after: int) -> list[Token]:
         """Take the tokens that made `text`: not markup before it, nor what is still held back."""
-        start = "".join(token.text for token in self._tokens).find(text, after)
+        ends = list(accumulate(len(token.text) for token in self._tokens))
+        whole = "".join(token.text for token in self._tokens)
+        starts = (at for at in (0, *ends) if at >= after and whole.startswith(text, at))
+        # Where one token holds markup and text, the text begins inside of it.
+        start = next(starts, whole.find(text, after))
         if start < 0:
             taken, self._tokens = self._tokens, []
             return taken
-        taken: list[Token] = []
-        at = 0
-        for index, token in enumerate(self._tokens):
-            if at >= start + len(text):
-                self._tokens = self._tokens[index:]
-                return taken
-            at += len(token.text)
-            if at > start:
-                taken.append(token)
-        self._tokens = []
+        first = bisect_right(ends, start)
+        last = bisect_left(ends, start + len(text)) + 1
+        taken, self._tokens = self._tokens[first:last], self._tokens[last:]
         return taken
 
     def _call(self, delta: CallDelta) -> Iterator[Event]:
@@ -182,14 +179,14 @@ class _Speech:
         self._id = id_
         self._at = {"item_id": id_, "output_index": output_index, "content_index": 0}
         self._pieces: list[str] = []
-        self._logprobs: list[TextLogprob] = []
+        self._logprobs: list[TokenLogprob] = []
 
     def start(self) -> Iterator[Event]:
         item = MessageItem(self._id, "in_progress", [])
         yield ADDED, {"output_index": self._at["output_index"], "item": item}
         yield PART_ADDED, {**self._at, "part": OutputText("")}
 
-    def grow(self, text: str, logprobs: list[TextLogprob]) -> Iterator[Event]:
+    def grow(self, text: str, logprobs: list[TokenLogprob]) -> Iterator[Event]:
         self._pieces.append(text)
         self._logprobs += logprobs
         fields = {**self._at, "delta": text, "logprobs": logprobs}

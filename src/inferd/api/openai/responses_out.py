@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from inferd.api.openai.logprobs import TokenLogprob
 from inferd.api.openai.responses_in import (
     ResponseIn,
     ResponseTool,
@@ -14,26 +15,8 @@ from inferd.api.openai.responses_in import (
 )
 from inferd.money import NanoUsd, usd
 from inferd.tasks.base import Usage
-from inferd.tasks.text_generation import Token
 
 Status = Literal["in_progress", "completed", "incomplete"]
-
-
-class TopLogprob(msgspec.Struct, frozen=True):
-    """A token that could have stood here."""
-
-    token: str
-    bytes: list[int]
-    logprob: float
-
-
-class TextLogprob(msgspec.Struct, frozen=True):
-    """A token of the text."""
-
-    token: str
-    bytes: list[int]
-    logprob: float
-    top_logprobs: list[TopLogprob]
 
 
 class OutputText(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
@@ -42,7 +25,7 @@ class OutputText(msgspec.Struct, frozen=True, tag_field="type", tag="output_text
     text: str
     annotations: list[str] = []
     """Always empty."""
-    logprobs: list[TextLogprob] = []
+    logprobs: list[TokenLogprob] = []
 
 
 class ReasoningText(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning_text"):
@@ -83,7 +66,7 @@ class CallItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call
 OutputItem = ReasoningItem | MessageItem | CallItem
 
 
-class InputTokensDetails(msgspec.Struct, frozen=True):
+class InputDetails(msgspec.Struct, frozen=True):
     """What `input_tokens` is made of."""
 
     cached_tokens: int
@@ -91,7 +74,7 @@ class InputTokensDetails(msgspec.Struct, frozen=True):
     """Always 0: writing to the cache is not billed apart."""
 
 
-class OutputTokensDetails(msgspec.Struct, frozen=True):
+class OutputDetails(msgspec.Struct, frozen=True):
     """What `output_tokens` is made of."""
 
     reasoning_tokens: int
@@ -101,9 +84,9 @@ class ResponseUsage(msgspec.Struct, frozen=True):
     """Units of one response and what they cost."""
 
     input_tokens: int
-    input_tokens_details: InputTokensDetails
+    input_tokens_details: InputDetails
     output_tokens: int
-    output_tokens_details: OutputTokensDetails
+    output_tokens_details: OutputDetails
     total_tokens: int
     estimated_cost: float
     """Dollars."""
@@ -205,26 +188,9 @@ def response_usage(usage: Usage, cost: NanoUsd) -> ResponseUsage:
     """The usage object of the Responses API."""
     return ResponseUsage(
         input_tokens=usage.input_tokens,
-        input_tokens_details=InputTokensDetails(usage.cached_tokens),
+        input_tokens_details=InputDetails(usage.cached_tokens),
         output_tokens=usage.output_tokens,
-        output_tokens_details=OutputTokensDetails(usage.reasoning_tokens),
+        output_tokens_details=OutputDetails(usage.reasoning_tokens),
         total_tokens=usage.input_tokens + usage.output_tokens,
         estimated_cost=usd(cost),
     )
-
-
-def text_logprobs(tokens: list[Token], alternatives: int) -> list[TextLogprob]:
-    """The log-probabilities of tokens; those without one are left out."""
-    return [
-        TextLogprob(
-            token.text,
-            list(token.text.encode("utf-8", "replace")),
-            token.logprob,
-            [
-                TopLogprob(text, list(text.encode("utf-8", "replace")), logprob)
-                for _, text, logprob in token.top[:alternatives]
-            ],
-        )
-        for token in tokens
-        if token.logprob is not None
-    ]
