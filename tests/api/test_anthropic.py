@@ -21,6 +21,7 @@ from tests.gateway import Client, Gateway, Response, echo_card, gateway
 from tests.ledger import entries
 
 MESSAGES = "/anthropic/v1/messages"
+COUNT = "/anthropic/v1/messages/count_tokens"
 WEATHER = {"name": "weather", "description": "Asks.", "input_schema": {"type": "object"}}
 
 
@@ -115,6 +116,28 @@ class Test200:
         asked = body(context_management={"edits": []}, cache_control={"type": "ephemeral"})
         assert (await client.post(f"{MESSAGES}?beta=true", asked)).status == 200
 
+    @pytest.mark.parametrize(
+        ("multiplier", "asked", "told"),
+        [
+            ("1.5", None, "standard"),
+            ("1.5", "standard_only", "standard"),
+            ("1.5", "auto", "priority"),
+            (None, "auto", "standard"),
+        ],
+    )
+    async def test_the_tier_that_is_paid_is_told(
+        self, tmp_path: Path, multiplier: str | None, asked: str | None, told: str
+    ) -> None:
+        card = echo_card()
+        assert card.price is not None
+        tiered = echo_card(price=msgspec.structs.replace(card.price, priority=multiplier))
+        async with gateway(tmp_path, tiered) as running:
+            answer = await running.client.post(MESSAGES, body(service_tier=asked))
+            usage = answer.json()["usage"]
+            (entry,) = await entries(running)
+            assert usage["service_tier"] == told
+            assert usage["estimated_cost"] == usd(entry.cost_nanos)
+
     async def test_the_first_model_that_has_room_answers(self, gate: Gateway) -> None:
         asked = body(model="test/ignored", models=["test/echo", "test/echo"])
         assert (await gate.client.post(MESSAGES, asked)).json()["model"] == "test/echo"
@@ -165,6 +188,27 @@ class TestThinkingAndTools:
         ]
         again = (await thinker.client.post(MESSAGES, asked | {"messages": turns})).json()
         assert again["content"] == [{"type": "text", "text": "rain, 4 °C"}]
+
+
+class TestCountTokens:
+    async def test_the_count_is_what_an_answer_is_charged_for(self, gate: Gateway) -> None:
+        asked = body("a b c d e", system="Be kind.", tools=[WEATHER])
+        del asked["max_tokens"]
+        counted = await gate.client.post(COUNT, asked)
+        assert (counted.status, await entries(gate)) == (200, [])
+        usage = (await gate.client.post(MESSAGES, asked)).json()["usage"]
+        assert counted.json() == {"input_tokens": usage["input_tokens"]}
+
+    async def test_what_messages_refuses_is_not_counted(self, gate: Gateway) -> None:
+        wrong: list[Any] = [{"messages": []}, {"tools": [{"name": "f"}]}, {"model": "no/such"}]
+        for fields in wrong:
+            status, kind, _ = error(await gate.client.post(COUNT, body(**fields)))
+            assert (status, kind) in (
+                (400, "invalid_request_error"),
+                (404, "not_found_error"),
+            )
+        stranger = Client(gate.client.app, token=None)
+        assert error(await stranger.post(COUNT, body()))[0] == 401
 
 
 class TestPrompt:

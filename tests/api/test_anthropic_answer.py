@@ -14,8 +14,11 @@ from inferd.errors import TooManyRequests
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import CallDelta, Done, FinishReason, Text
 from tests.api.anthropic_stream import accumulate, events
+from tests.gateway import echo_card
 
-WORK: Any = SimpleNamespace(cost_nanos=5000, order=SimpleNamespace(tier="default"))
+WORK: Any = SimpleNamespace(
+    cost_nanos=5000, order=SimpleNamespace(tier="default", card=echo_card())
+)
 USED = Usage(input_tokens=10, cached_tokens=4, output_tokens=7, reasoning_tokens=3)
 
 

@@ -205,8 +205,9 @@ def _ending(done: Done) -> tuple[str, str | None]:
 
 
 def _tier(work: Work) -> str:
-    """Anthropic's word for it; it has none for flex."""
-    return "priority" if work.order.tier == "priority" else "standard"
+    """The tier that is paid, in Anthropic's words; it has none for flex."""
+    paid = work.order.card.paid_tier(work.order.tier)
+    return "priority" if paid == "priority" else "standard"
 
 
 def _block_out(block: _Block) -> BlockOut:

@@ -109,7 +109,7 @@ class MessagesIn(CountTokensIn, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     """-1 and 0 are off."""
     metadata: Metadata | None = None
-    prompt_cache_key: Annotated[str, Meta(max_length=1024)] | None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
     fail_fast: bool | None = None
     models: Annotated[list[ModelName], Meta(max_length=FALLBACKS_MAX)] | None = None
