@@ -18,7 +18,7 @@ from inferd.errors import BadRequest
 from inferd.money import usd
 from inferd.tasks.text_generation import ChatPrompt, Constraint, Message, Tool, ToolCall, ToolUse
 from tests.api.responses_stream import accumulate, read_events, steady
-from tests.gateway import ADMIN_TOKEN, Client, Gateway, echo_card, gateway
+from tests.gateway import ADMIN_TOKEN, Gateway, echo_card, gateway
 from tests.ledger import entries
 
 RESPONSES = "/v1/responses"
@@ -395,6 +395,5 @@ class TestRefused:
     @pytest.mark.parametrize("method", ["GET", "DELETE"])
     @pytest.mark.parametrize("prefix", ["/v1", "/v1/openai"])
     async def test_no_response_is_stored(self, gate: Gateway, method: str, prefix: str) -> None:
-        stranger = Client(gate.client.app, token=None)
-        answer = await stranger.call(method, f"{prefix}/responses/resp_1", b"")
+        answer = await gate.client.call(method, f"{prefix}/responses/resp_1", b"")
         assert (answer.status, answer.json()["error"]["code"]) == (404, "not_found")
