@@ -46,6 +46,11 @@ def request_id() -> str:
     return "R" + base62(_pool.take(18), 23)
 
 
+def tool_call_id() -> str:
+    """`call_` and 24 base-62 characters."""
+    return "call_" + base62(_pool.take(18), 24)
+
+
 def sortable(prefix: str) -> str:
     """`prefix_` + 8 digits of milliseconds + 12 random ones: sorts by time of creation."""
     return f"{prefix}_{base62(time.time_ns() // 1_000_000, 8)}{base62(_pool.take(9), 12)}"

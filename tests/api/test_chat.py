@@ -141,10 +141,10 @@ class Test400:
         assert answer.json()["error"]["type"] == "invalid_request_error"
         assert await entries(gate) == []
 
-    async def test_a_field_that_is_not_honoured_yet_is_named(self, gate: Gateway) -> None:
-        answer = await gate.client.post(CHAT, body(response_format={"type": "json_object"}))
+    async def test_a_field_that_is_not_supported_is_named(self, gate: Gateway) -> None:
+        answer = await gate.client.post(CHAT, body(functions=[{"name": "f"}]))
         error = answer.json()["error"]
-        assert (answer.status, error["param"]) == (400, "response_format")
+        assert (answer.status, error["param"]) == (400, "functions")
         assert error["code"] == "unsupported_field"
 
     @pytest.mark.parametrize("stream", [False, True])

@@ -121,7 +121,7 @@ class Test400:
         ("fields", "name"),
         [
             ({"webhook": "https://example.com/hook"}, "webhook"),
-            ({"response_format": {"type": "json_object"}}, "response_format"),
+            ({"response_format": {"type": "regex"}}, "regex"),
             ({"num_responses": 2, "stream": True}, "num_responses"),
         ],
     )

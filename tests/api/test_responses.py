@@ -27,6 +27,10 @@ TIME = {"type": "function", "name": "time", "parameters": {"type": "object"}}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Graz"}}\n</tool_call>'
 THOUGHT = "<think>Is it a city?</think>\n\nIt is."
 
+DEEP: dict[str, Any] = {}
+for _ in range(300):
+    DEEP = {"not": DEEP}
+
 
 def body(input_: Any = "one two three", **fields: Any) -> dict[str, Any]:
     return {"model": "test/echo", "input": input_, **fields}
@@ -348,6 +352,8 @@ class TestRefused:
             ),
             ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name"),
             ({"tools": [WEATHER, WEATHER]}, "tools"),
+            ({"tools": [WEATHER | {"parameters": DEEP}]}, "tools.0.parameters"),
+            ({"text": {"format": {"type": "json_schema", "schema": DEEP}}}, "text.format.schema"),
             ({"tool_choice": "required"}, "tools"),
             ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
             ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),

@@ -17,6 +17,7 @@ from inferd.access.caller import Caller
 from inferd.access.limits import Concurrency
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
+from inferd.engines.base import Request
 from inferd.errors import InferdError
 from inferd.metering.cost import cost, cost_bound
 from inferd.metering.ledger import Ledger
@@ -25,10 +26,10 @@ from inferd.money import NanoUsd
 from inferd.serving.replica import Flight
 from inferd.serving.router import Ask, Router
 from inferd.storage.rows import EntryRow, EntryStatus
-from inferd.tasks.base import NOTHING
+from inferd.tasks.base import NOTHING, Tier
 from inferd.tasks.text_generation import Done, Event, Started, TextGenerationRequest
 
-Dialect = Literal["openai", "native", "cli"]
+Dialect = Literal["openai", "native", "anthropic", "cli"]
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -36,11 +37,15 @@ class Order(msgspec.Struct, frozen=True):
 
     request_id: str
     card: ModelCard
-    request: TextGenerationRequest
+    request: Request
+    """Tokens are counted for nothing: such an order leaves no entry."""
     dialect: Dialect
     streamed: bool
     end_user: str | None = None
     """The caller's own name for who asked; stored with the entry for charging back."""
+    tier: Tier = "default"
+    fail_fast: bool = False
+    """Be turned away with 429 rather than stand in line."""
 
 
 class Rooms(msgspec.Struct, frozen=True):
@@ -86,8 +91,10 @@ class Work:
             account_id=self._caller.account_id,
             card=order.card,
             request=order.request,
-            work=order.request.prompt_bytes() // 4 + (order.request.max_tokens or 256),
-            slots=order.request.n,
+            work=_work(order.request),
+            slots=order.request.n if isinstance(order.request, TextGenerationRequest) else 1,
+            tier=order.tier,
+            fail_fast=order.fail_fast,
         )
         try:
             async with aclosing(self._rooms.router.run(ask, self.flight)) as events:
@@ -119,7 +126,7 @@ class Work:
     @property
     def cost_nanos(self) -> NanoUsd:
         """Cost of the usage so far."""
-        return cost(self.flight.usage, self._price)
+        return cost(self.flight.usage, self._price, self.order.tier)
 
     @property
     def queue_ms(self) -> int:
@@ -136,10 +143,13 @@ class Work:
 
     def _shrink(self, started: Started) -> None:
         """The prompt is counted now: keep no more money aside than the request can still cost."""
+        request = self.order.request
+        assert isinstance(request, TextGenerationRequest), "only generation is Started"
         bound = cost_bound(
             input_tokens_max=started.prompt_tokens,
-            output_tokens_max=self.order.request.n * started.max_tokens,
+            output_tokens_max=request.n * started.max_tokens,
             price=self._price,
+            tier=self.order.tier,
         )
         self._rooms.ledger.shrink(self.order.request_id, bound)
 
@@ -147,8 +157,10 @@ class Work:
         """Settle once. The commit survives the cancellation of whoever waits for it."""
         rooms, order = self._rooms, self.order
         rooms.concurrency.leave(self._caller.account_id, order.card.name)
-        if status == "failed" and self.flight.usage == NOTHING and self.flight.replica_id is None:
-            # Shed or refused before any replica saw it: nothing happened that could be billed.
+        unseen = status == "failed" and self.flight.replica_id is None
+        free = not isinstance(order.request, TextGenerationRequest)
+        if (unseen or free) and self.flight.usage == NOTHING:
+            # Refused before any replica saw it, or free: nothing happened that could be billed.
             rooms.ledger.release(order.request_id)
             self._settling = asyncio.get_running_loop().create_future()
             self._settling.set_result(None)
@@ -189,4 +201,12 @@ class Work:
             queue_ms=self.queue_ms,
             first_event_ms=None if first is None else round((first - self._created_seconds) * 1000),
             runtime_ms=self.runtime_ms,
+            tier=order.card.paid_tier(order.tier),
         )
+
+
+def _work(request: Request) -> int:
+    """Estimated tokens of work, for fairness between accounts."""
+    if not isinstance(request, TextGenerationRequest):
+        return 1
+    return request.prompt_bytes() // 4 + (request.max_tokens or 256)

@@ -52,12 +52,17 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        sentence, param = locate(str(error))
-        raise FieldInvalid(sentence, param=param) from None
+        raise field_invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
+
+
+def field_invalid(error: msgspec.ValidationError) -> FieldInvalid:
+    """The decoder's complaint as an error that names the field."""
+    sentence, param = locate(str(error))
+    return FieldInvalid(sentence, param=param)
 
 
 def locate(message: str) -> tuple[str, str | None]:

@@ -9,7 +9,7 @@ import msgspec
 
 from inferd.errors import BadRequest, InferdError, NotFound
 
-Shape = Literal["openai", "native"]
+Shape = Literal["openai", "native", "anthropic"]
 """Which envelope a route speaks (deepinfra-api 1.7): B for OpenAI routes, A and C elsewhere."""
 
 
@@ -32,8 +32,10 @@ def render(error: InferdError, shape: Shape) -> tuple[int, bytes, list[tuple[byt
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, RouteNotFound) or error.code == "method_not_allowed":
         return error.status, msgspec.json.encode({"detail": error.message}), headers
+    if shape == "anthropic":
+        return error.status, msgspec.json.encode(anthropic_error(error)), headers
     if shape == "openai":
-        return error.status, msgspec.json.encode({"error": _openai(error)}), headers
+        return error.status, msgspec.json.encode({"error": openai_error(error)}), headers
     if isinstance(error, FieldInvalid):
         path = [part for part in (error.param or "").split(".") if part]
         item = {"type": "value_error", "loc": ["body", *path], "msg": error.message}
@@ -47,14 +49,34 @@ def stream_event(error: InferdError) -> bytes:
     Both spellings at once: OpenAI's clients look for `error`, DeepInfra's for `error_message`.
     """
     body = {
-        "error": _openai(error),
+        "error": openai_error(error),
         "error_type": error.code,
         "error_message": error.message,
     }
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
-def _openai(error: InferdError) -> dict[str, str | None]:
+ANTHROPIC_KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""Status → `error.type` of Anthropic's API; other 4xx are invalid requests, other 5xx api_error."""
+
+
+def anthropic_error(error: InferdError) -> dict[str, object]:
+    """Anthropic's envelope, in bodies and in its `error` events alike."""
+    fallback = "invalid_request_error" if error.status < 500 else "api_error"
+    kind = ANTHROPIC_KINDS.get(error.status, fallback)
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+def openai_error(error: InferdError) -> dict[str, str | None]:
     return {
         "message": error.message,
         "type": error.kind,

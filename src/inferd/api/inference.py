@@ -6,20 +6,20 @@ this module admits the work, folds its events and sends what the Answer makes of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from inferd.admission.work import Order, Work
 from inferd.api.body import check_media_type, decode
-from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, InferdError
+from inferd.errors import BadRequest, InferdError, TooManyRequests
 from inferd.tasks.base import TaskName
 from inferd.tasks.text_generation import Done, Text
 
@@ -44,6 +44,10 @@ class Answer(Protocol):
 
     def body(self, done: Done, work: Work) -> bytes:
         """The plain JSON body."""
+        ...
+
+    def failed(self, error: InferdError) -> bytes:
+        """The last event of a stream that broke after its headers were sent."""
         ...
 
 
@@ -83,14 +87,63 @@ def find_model(services: Services, name: str, task: TaskName) -> ModelCard:
     return card
 
 
-async def run(exchange: Exchange, services: Services, order: Order, answer: Answer) -> None:
-    """Admit, compute, answer. The exchange's owner settles whatever did not come to its end."""
-    exchange.work = services.gate.admit(exchange.caller, order)
+class Attempt(NamedTuple):
+    """One order, and how its answer is said."""
+
+    order: Order
+    answer: Answer
+
+
+async def run(exchange: Exchange, services: Services, *attempts: Attempt) -> None:
+    """Admit, compute, answer. The exchange's owner settles whatever did not come to its end.
+
+    A later attempt is made only if the one before was turned away with 429 before any output.
+    """
     exchange.watch()
-    if order.streamed:
-        await _stream(exchange, services, exchange.work, answer)
+    first = attempts[0]
+    if not first.order.streamed:
+        await _try_all(exchange, services, attempts, None)
+        return
+    stream = EventStream(exchange, services.options, services.clock)
+    try:
+        await _try_all(exchange, services, attempts, stream)
+    except InferdError as error:
+        if not stream.started:
+            raise
+        await stream.end(first.answer.failed(error))
+    finally:
+        await stream.close()
+
+
+async def _try_all(
+    exchange: Exchange,
+    services: Services,
+    attempts: Sequence[Attempt],
+    stream: EventStream | None,
+) -> None:
+    for attempt in attempts[:-1]:
+        try:
+            await _try(exchange, services, attempt, stream)
+        except TooManyRequests:
+            work = exchange.work
+            if work is not None and work.flight.stage == "decode":
+                raise
+            if work is not None:
+                await work.close()
+                exchange.work = None
+        else:
+            return
+    await _try(exchange, services, attempts[-1], stream)
+
+
+async def _try(
+    exchange: Exchange, services: Services, attempt: Attempt, stream: EventStream | None
+) -> None:
+    work = exchange.work = services.gate.admit(exchange.caller, attempt.order)
+    if stream is None:
+        await _plain(exchange, work, attempt.answer)
     else:
-        await _plain(exchange, exchange.work, answer)
+        await _stream(stream, work, attempt.answer)
 
 
 async def _plain(exchange: Exchange, work: Work, answer: Answer) -> None:
@@ -106,19 +159,11 @@ async def _plain(exchange: Exchange, work: Work, answer: Answer) -> None:
                 await exchange.respond(200, answer.body(event, work), timing)
 
 
-async def _stream(exchange: Exchange, services: Services, work: Work, answer: Answer) -> None:
-    stream = EventStream(exchange, services.options, services.clock)
-    try:
-        async with aclosing(work.events()) as events:
-            async for event in events:
-                if type(event) is Text:
-                    if chunk := answer.text(event, work):
-                        await stream.send(chunk)
-                elif type(event) is Done:
-                    await stream.end(answer.last(event, work))
-    except InferdError as error:
-        if not stream.started:
-            raise
-        await stream.end(stream_event(error))
-    finally:
-        await stream.close()
+async def _stream(stream: EventStream, work: Work, answer: Answer) -> None:
+    async with aclosing(work.events()) as events:
+        async for event in events:
+            if type(event) is Text:
+                if chunk := answer.text(event, work):
+                    await stream.send(chunk)
+            elif type(event) is Done:
+                await stream.end(answer.last(event, work))

@@ -74,7 +74,9 @@ class RouteTable:
 
 def shape_of(path: str) -> Shape:
     """The error envelope of a path that may not even exist."""
-    openai = ("/v1/openai", "/v1/chat", "/v1/completions", "/v1/models")
+    if path.startswith("/anthropic"):
+        return "anthropic"
+    openai = ("/v1/openai", "/v1/chat", "/v1/completions", "/v1/models", "/v1/responses")
     return "openai" if path.startswith(openai) else "native"
 
 

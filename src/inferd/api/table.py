@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from inferd.api.anthropic.count_tokens import count_tokens
+from inferd.api.anthropic.messages import messages
+from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn, MessagesOut
 from inferd.api.manage import server, tokens, usage
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
 from inferd.api.openai import models as openai_models
-from inferd.api.openai.chat import ChatIn, ChatOut, chat
+from inferd.api.openai.chat import ChatIn, chat
+from inferd.api.openai.chat_answer import ChatOut
 from inferd.api.openai.completions import CompletionIn, CompletionOut, completions
+from inferd.api.openai.responses import create_response, stored_response
+from inferd.api.openai.responses_in import ResponseIn
+from inferd.api.openai.responses_out import ResponseOut
 from inferd.api.routes import Endpoint, Route
+from inferd.api.tokenization import (
+    DetokenizeIn,
+    DetokenizeOut,
+    TokenizeIn,
+    TokenizeOut,
+    detokenize,
+    tokenize,
+)
 
 
 def _both(
@@ -64,6 +79,17 @@ def _catalogue() -> list[Route]:
             gives=native_models.ModelDetails,
         ),
     ]
+    return routes
+
+
+def _responses() -> list[Route]:
+    summary = "Answer as a response object, which is not stored"
+    routes = _both("POST", "/responses", create_response, summary, ResponseIn, ResponseOut)
+    for prefix in ("/v1/openai", "/v1"):
+        path = f"{prefix}/responses/{{rest}}"
+        for method in ("GET", "DELETE"):
+            summary = "Always 404: responses are not stored"
+            routes.append(Route(method, path, stored_response, "token", "openai", summary))
     return routes
 
 
@@ -136,6 +162,43 @@ def _account() -> list[Route]:
     ]
 
 
+def _tokenizer() -> list[Route]:
+    return [
+        Route(
+            "POST",
+            f"/v1/{name}",
+            endpoint,
+            "token",
+            "openai",
+            summary,
+            takes,
+            gives,
+        )
+        for name, endpoint, summary, takes, gives in (
+            ("tokenize", tokenize, "Tokens of a prompt", TokenizeIn, TokenizeOut),
+            ("detokenize", detokenize, "Text of tokens", DetokenizeIn, DetokenizeOut),
+        )
+    ]
+
+
+def _anthropic() -> list[Route]:
+    path, shape = "/anthropic/v1/messages", "anthropic"
+    summary = "Chat with a model, as Anthropic's clients do"
+    return [
+        Route("POST", path, messages, "token", shape, summary, MessagesIn, MessagesOut),
+        Route(
+            "POST",
+            f"{path}/count_tokens",
+            count_tokens,
+            "token",
+            shape,
+            "Count the tokens of a prompt",
+            CountTokensIn,
+            CountTokensOut,
+        ),
+    ]
+
+
 def _all() -> list[Route]:
     routes = [
         *_both("POST", "/chat/completions", chat, "Chat with a model", ChatIn, ChatOut),
@@ -150,6 +213,9 @@ def _all() -> list[Route]:
             TextGenerationIn,
             TextGenerationOut,
         ),
+        *_anthropic(),
+        *_responses(),
+        *_tokenizer(),
         *_catalogue(),
         *_server(),
         *_account(),

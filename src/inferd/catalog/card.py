@@ -30,6 +30,7 @@ Example::
 from __future__ import annotations
 
 import re
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +38,7 @@ import msgspec
 
 from inferd.errors import BadRequest
 from inferd.money import Rate, nanos_from_usd
-from inferd.tasks.base import TaskName
+from inferd.tasks.base import TaskName, Tier
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +90,15 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: str
     cached: str | None = None
     """Input tokens served from the prefix cache; absent: the input price."""
+    priority: str | None = None
+    """What all of it is multiplied with in the tier `priority`, such as "1.5"; absent: no tier."""
+    flex: str | None = None
+    """The same for the tier `flex`, such as "0.8"."""
+
+    def tiers(self) -> dict[Tier, int]:
+        """Multipliers in millionths, of the tiers that the model has."""
+        quotes: dict[Tier, str | None] = {"priority": self.priority, "flex": self.flex}
+        return {tier: _millionths(quote) for tier, quote in quotes.items() if quote is not None}
 
     def rates(self) -> tuple[Rate, Rate, Rate]:
         """(input, cached, output) as integers."""
@@ -99,6 +109,16 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"A price cannot be negative: {quote!r}.")
         a, b, c = (Rate(nanos_from_usd(quote)) for quote in quotes)
         return a, b, c
+
+
+def _millionths(quote: str) -> int:
+    try:
+        value = Decimal(quote) * 1_000_000
+    except InvalidOperation:
+        raise ValueError(f"A multiplier is a decimal, not {quote!r}.") from None
+    if not value.is_finite() or value != int(value) or not 0 < value <= 1_000_000_000:
+        raise ValueError(f"A multiplier has at most six decimals and is in (0, 1000]: {quote!r}.")
+    return int(value)
 
 
 class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +169,14 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Rate(0), Rate(0), Rate(0)
         return self.price.rates()
 
+    def tiers(self) -> dict[Tier, int]:
+        """Multipliers in millionths, of the tiers that the model has."""
+        return {} if self.price is None else self.price.tiers()
+
+    def paid_tier(self, asked: Tier) -> Tier:
+        """The tier that applies: a model that lacks the one asked for serves the default."""
+        return asked if asked in self.tiers() else "default"
+
 
 def is_model_name(name: str) -> bool:
     """True for `owner/name` in the grammar that the routes accept."""
@@ -163,6 +191,7 @@ def read_card(text: bytes, *, origin: str) -> ModelCard:
     try:
         card = msgspec.toml.decode(text, type=ModelCard)
         card.rates()
+        card.tiers()
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise BadRequest(f"The model card {origin} is not valid: {error}") from error
     for problem in _problems(card):

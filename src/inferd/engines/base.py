@@ -16,10 +16,15 @@ import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.tasks.base import TaskName
-from inferd.tasks.text_generation import Event, TextGenerationRequest
+from inferd.tasks.text_generation import (
+    DetokenizeRequest,
+    Event,
+    TextGenerationRequest,
+    TokenizeRequest,
+)
 
-Request = TextGenerationRequest
-"""The union of all tasks' requests; text generation is the only one so far."""
+Request = TextGenerationRequest | TokenizeRequest | DetokenizeRequest
+"""The union of all tasks' requests."""
 
 
 class Resources(msgspec.Struct, frozen=True):

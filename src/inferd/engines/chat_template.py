@@ -6,15 +6,17 @@ attribute of Python, bounded loops and output. What a template refuses becomes a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+import msgspec
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from inferd.engines.answer_parser import CALL_OPEN, THINK_CLOSE, THINK_OPEN
+from inferd.engines.tool_teaching import teach
 from inferd.errors import BadRequest, EngineFailed
-from inferd.tasks.text_generation import Message
+from inferd.tasks.text_generation import ChatPrompt, Message, Tool
 
 OUTPUT_CHARACTERS_MAX = 32 * 1024 * 1024
 PLAIN = (
@@ -22,6 +24,18 @@ PLAIN = (
     "{% if add_generation_prompt %}assistant:{% endif %}"
 )
 """For base models without a template."""
+
+
+_CUT = "\u2063\u2063inferd-continues-here\u2063\u2063"
+"""Marks where a message that is to be continued ends in the rendered text."""
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A prompt, ready for the answer to begin."""
+
+    text: str
+    in_thought: bool
+    """The text ends inside the model's thinking."""
 
 
 class ChatTemplate:
@@ -33,21 +47,45 @@ class ChatTemplate:
         )
         offered: dict[str, Any] = environment.globals
         offered |= {"raise_exception": _raise, "strftime_now": _strftime_now}
-        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        text = source or PLAIN
+        self.knows_tools = CALL_OPEN in text and "tools" in text
+        """It shows tools itself, and asks for calls in the markup that the parser reads."""
+        self.thinks = THINK_CLOSE in text
+        """The model thinks before it answers."""
         try:
-            self._template = environment.from_string(source or PLAIN)
+            self._template = environment.from_string(text)
         except TemplateError as error:
             raise EngineFailed("The model's chat template is broken.", detail=str(error)) from error
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt text, ready for the answer to begin."""
-        shown: list[dict[str, Any]] = [_shown(message) for message in messages]
+    def render(self, prompt: ChatPrompt) -> Rendered:
+        """The prompt text. Raises BadRequest for messages that the template refuses."""
+        messages = prompt.messages if self.knows_tools else teach(prompt)
+        shown = [_shown(message) for message in messages]
+        if prompt.continue_final:
+            shown[-1]["content"] += _CUT
+        variables: dict[str, Any] = {**prompt.template_kwargs, **self._tokens}
+        if prompt.tool_use is not None and self.knows_tools:
+            variables["tools"] = [_tool(tool) for tool in prompt.tool_use.tools]
+        text = self._generate(shown, variables, opens_answer=not prompt.continue_final)
+        if prompt.continue_final:
+            text, found, _ = text.rpartition(_CUT)
+            if not found:
+                raise BadRequest(
+                    "This model's template cannot continue a message.",
+                    param="continue_final_message",
+                )
+        return Rendered(text, self.thinks and text.rstrip().endswith(THINK_OPEN))
+
+    def _generate(
+        self, shown: list[dict[str, Any]], variables: dict[str, Any], *, opens_answer: bool
+    ) -> str:
         pieces: list[str] = []
         size = 0
         try:
             for piece in self._template.generate(
-                messages=shown, add_generation_prompt=True, **self._tokens
+                messages=shown, add_generation_prompt=opens_answer, **variables
             ):
                 size += len(piece)
                 if size > OUTPUT_CHARACTERS_MAX:
@@ -65,7 +103,37 @@ def _shown(message: Message) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.name is not None:
         shown["name"] = message.name
+    if message.reasoning_content is not None:
+        shown["reasoning_content"] = message.reasoning_content
+    if message.tool_call_id is not None:
+        shown["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        shown["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
     return shown
+
+
+def _arguments(text: str) -> Any:
+    """Templates print arguments as JSON, so they get the object; what is none stays text."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    described = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }
+    return {"type": "function", "function": described}
 
 
 def _raise(reason: str) -> NoReturn:

@@ -6,10 +6,11 @@ import secrets
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Resources
+from inferd.engines.llama_tokens import LlamaListener
 from inferd.errors import EngineFailed
 
 if TYPE_CHECKING:
@@ -22,15 +23,26 @@ BATCH_MIN, BATCH_MAX = 16, 512
 PROBE_TOKENS = 96
 
 
-def load_server(card: ModelCard, resources: Resources, path: Path) -> LlamaServer:
+class Loaded(NamedTuple):
+    """A server and where it listens."""
+
+    server: LlamaServer
+    listener: LlamaListener
+
+
+def load_server(card: ModelCard, resources: Resources, path: Path) -> Loaded:
     """Load and probe; load again if the steps are far from STEP_SECONDS. Raises EngineFailed."""
-    server = _open(card, resources, path, BATCH_FIRST)
+    listener = LlamaListener(
+        Path(resources.runtime_dir) / f"{secrets.token_hex(4)}.sock", secrets.token_urlsafe(32)
+    )
+    server = _open(card, resources, path, BATCH_FIRST, listener)
     tokens_per_second = _probe(server)
     batch = _batch(tokens_per_second)
     if not BATCH_FIRST / 2 < batch < BATCH_FIRST * 2:
         del server
-        server = _open(card, resources, path, batch)
-    return server
+        listener.path.unlink(missing_ok=True)
+        server = _open(card, resources, path, batch, listener)
+    return Loaded(server, listener)
 
 
 def _batch(tokens_per_second: float) -> int:
@@ -41,7 +53,9 @@ def _batch(tokens_per_second: float) -> int:
     return batch
 
 
-def _open(card: ModelCard, resources: Resources, path: Path, batch: int) -> LlamaServer:
+def _open(
+    card: ModelCard, resources: Resources, path: Path, batch: int, listener: LlamaListener
+) -> LlamaServer:
     # Engine libraries are imported by the worker that uses them, never by the gateway.
     # By name: the package has no types.
     xllamacpp: Any = import_module("xllamacpp")
@@ -54,9 +68,9 @@ def _open(card: ModelCard, resources: Resources, path: Path, batch: int) -> Llam
     parameters.n_batch = parameters.n_ubatch = batch
     parameters.cpuparams.n_threads = resources.threads
     parameters.cpuparams_batch.n_threads = resources.threads
-    # Without a socket path it opens a TCP port without a key. The socket is private and unused.
-    parameters.hostnames = [str(Path(resources.runtime_dir) / f"{secrets.token_hex(4)}.sock")]
-    parameters.api_keys = [secrets.token_urlsafe(32)]
+    # Without a socket path it opens a TCP port without a key.
+    parameters.hostnames = [str(listener.path)]
+    parameters.api_keys = [listener.key]
     parameters.cache_prompt = True
     parameters.cache_ram_mib = 0
     parameters.ctx_shift = False

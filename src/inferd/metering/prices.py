@@ -12,6 +12,7 @@ from inferd.errors import Unavailable
 from inferd.money import Rate
 from inferd.storage import prices
 from inferd.storage.database import Database
+from inferd.storage.prices import NewPrice
 from inferd.storage.rows import PriceRow
 
 
@@ -24,12 +25,20 @@ class Price(msgspec.Struct, frozen=True):
     input: Rate
     cached: Rate
     output: Rate
+    tiers: dict[str, int] = {}
+    """Tier → what everything is multiplied with, in millionths. A tier that is not here costs 1."""
 
 
 def price_of(row: PriceRow) -> Price:
     """The price that a row holds."""
+    tiers = {"priority": row.priority_millionths, "flex": row.flex_millionths}
     return Price(
-        row.id, row.model, Rate(row.input_rate), Rate(row.cached_rate), Rate(row.output_rate)
+        row.id,
+        row.model,
+        Rate(row.input_rate),
+        Rate(row.cached_rate),
+        Rate(row.output_rate),
+        {tier: value for tier, value in tiers.items() if value is not None},
     )
 
 
@@ -47,10 +56,11 @@ class PriceBook:
             stored = {row.model: row for row in await prices.current(connection)}
             for card in cards:
                 row = stored.get(card.name)
-                rates = card.rates()
-                if row is None or (row.input_rate, row.cached_rate, row.output_rate) != rates:
+                tiers = card.tiers()
+                new = NewPrice(*card.rates(), tiers.get("priority"), tiers.get("flex"))
+                if row is None or prices.terms(row) != new:
                     now = self._clock.unix_ns()
-                    row = await prices.replace(connection, card.name, rates, now)
+                    row = await prices.replace(connection, card.name, new, now)
                 self._current[card.name] = price_of(row)
 
     def current(self, model: str) -> Price:

@@ -50,7 +50,7 @@ def _check(entry: EntryRow, versions: dict[int, Price]) -> tuple[str | None, int
         return f"its price version is one of {price.model}, not of {entry.model}.", 0
     usage = Usage(entry.input_tokens, entry.cached_tokens, entry.output_tokens)
     try:
-        nanos = cost(usage, price)
+        nanos = cost(usage, price, entry.tier)
     except ValueError as error:
         return f"{error}", 0
     if nanos != entry.cost_nanos:

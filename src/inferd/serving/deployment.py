@@ -10,9 +10,10 @@ from inferd import ids
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
 from inferd.errors import InferdError
-from inferd.serving.fair_queue import FairQueue
+from inferd.serving.fair_queue import TieredQueue
 from inferd.serving.replica import Flight, Replica, ReplicaFacts
 from inferd.serving.scheduler import ModelView, State
+from inferd.tasks.base import Tier
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -26,6 +27,9 @@ class Ask(msgspec.Struct, frozen=True):
     """Estimated tokens, for fairness."""
     slots: int = 1
     """How many choices it computes at once."""
+    tier: Tier = "default"
+    fail_fast: bool = False
+    """Be turned away rather than stand in line."""
 
 
 class Residency:
@@ -55,6 +59,7 @@ class Waiter:
         self.flight = flight
         self.account_id = ask.account_id
         self.work = ask.work
+        self.tier: Tier = ask.tier
         self.enqueued_seconds = now
         self.deadline_seconds = deadline_seconds
         self.granted: asyncio.Future[Residency] = asyncio.get_running_loop().create_future()
@@ -65,7 +70,7 @@ class Deployment:
 
     def __init__(self, card: ModelCard, memory_bytes: int) -> None:
         self.card = card
-        self.queue: FairQueue[Waiter] = FairQueue()
+        self.queue: TieredQueue[Waiter] = TieredQueue()
         self.residency: Residency | None = None
         self.memory_bytes = memory_bytes
         """Estimated; measured once it was loaded."""

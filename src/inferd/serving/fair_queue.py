@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
+from inferd.tasks.base import Tier
+
 
 class Waiting(Protocol):
     """What can stand in the queue."""
@@ -24,7 +26,21 @@ class Waiting(Protocol):
         ...
 
 
+class TieredWaiting(Waiting, Protocol):
+    """What can stand in the lines of all tiers."""
+
+    @property
+    def tier(self) -> Tier:
+        """Which line."""
+        ...
+
+
 W = TypeVar("W", bound=Waiting)
+T = TypeVar("T", bound=TieredWaiting)
+
+TIERS: tuple[Tier, ...] = ("priority", "default", "flex")
+TURN_OF_THE_LAST = 8
+"""Every so many turns the lowest tier that waits goes first, so that none waits for ever."""
 
 
 class FairQueue(Generic[W]):
@@ -98,3 +114,46 @@ class FairQueue(Generic[W]):
         ]
         for account in gone:
             del self._virtual[account]
+
+
+class TieredQueue(Generic[T]):
+    """One fair queue for each tier; the higher goes first, but for every eighth turn."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Tier, FairQueue[T]] = {tier: FairQueue() for tier in TIERS}
+        self._turns = 0
+        """Taken since the last one that went against the order."""
+
+    def __len__(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    def push(self, item: T) -> None:
+        """Stand in line."""
+        self._lines[item.tier].push(item)
+
+    def head(self) -> T | None:
+        """Who is next, without taking it."""
+        line = self._next()
+        return None if line is None else line.head()
+
+    def pop(self) -> T | None:
+        """Take who is next, and charge its account."""
+        line = self._next()
+        if line is None:
+            return None
+        self._turns = 0 if self._turns >= TURN_OF_THE_LAST - 1 else self._turns + 1
+        return line.pop()
+
+    def remove(self, item: T) -> bool:
+        """Leave the line; False if it was not in it."""
+        return self._lines[item.tier].remove(item)
+
+    def items(self) -> list[T]:
+        """Everybody, in no particular order."""
+        return [item for line in self._lines.values() for item in line.items()]
+
+    def _next(self) -> FairQueue[T] | None:
+        waiting = [line for tier in TIERS if len(line := self._lines[tier])]
+        if not waiting:
+            return None
+        return waiting[-1] if self._turns >= TURN_OF_THE_LAST - 1 else waiting[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -24,28 +23,17 @@ from inferd.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from inferd.serving.model_server_stream import ChoiceIn, Chunk, ErrorIn, SseLines, UsageIn
+from inferd.serving.model_server_body import request_body
+from inferd.serving.model_server_stream import ErrorIn, SseLines
+from inferd.serving.model_server_tally import Tally
 from inferd.serving.replica import Flight, ReplicaFacts
 from inferd.serving.upstream_http import UpstreamAnswer, UpstreamClient, UpstreamError
-from inferd.tasks.base import Usage
-from inferd.tasks.text_generation import (
-    ChatPrompt,
-    Done,
-    Event,
-    FinishReason,
-    Sampling,
-    Text,
-    Token,
-)
+from inferd.tasks.text_generation import ChatPrompt, Event, TextGenerationRequest
 
 SILENCE_SECONDS_MAX = 600
 """A server that loads a model or prefills a long prompt may say nothing for minutes."""
 ERROR_BYTES_MAX = 64 * 1024
 MESSAGE_CHARACTERS_MAX = 500
-PROMPT_BYTES_PER_TOKEN = 4
-"""For estimates only; English text has 4 to 5 bytes for each token in common vocabularies."""
-
-_DEFAULTS = Sampling()
 _encode = msgspec.json.Encoder().encode
 _ERROR = msgspec.json.Decoder(ErrorIn)
 
@@ -97,9 +85,12 @@ class ModelServerReplica:
         """Relay. Closing the generator closes the connection."""
         if self._client is None:
             raise Unavailable("The connection to the model server is closed.")
+        if not isinstance(request, TextGenerationRequest):
+            raise BadRequest(f"The server of {self._card.name} shows no tokenizer.", param="model")
+        body = _encode(request_body(self._server, self._card.name, request))
         path = "/chat/completions" if isinstance(request.prompt, ChatPrompt) else "/completions"
         try:
-            async with self._client.post(path, self._body(request)) as answer:
+            async with self._client.post(path, body) as answer:
                 if answer.status != 200:
                     raise await _refusal(answer)
                 async for event in _relay(answer, request, flight):
@@ -109,31 +100,6 @@ class ModelServerReplica:
                 f"The model server of {self._card.name} cannot be reached or broke off.",
                 detail=str(error),
             ) from error
-
-    def _body(self, request: Request) -> bytes:
-        options: dict[str, bool] = {"include_usage": True}
-        if self._server.continuous_usage:
-            options["continuous_usage_stats"] = True
-        body: dict[str, Any] = {
-            "model": self._server.model or self._card.name,
-            "stream": True,
-            "stream_options": options,
-        }
-        if isinstance(request.prompt, ChatPrompt):
-            body["messages"] = request.prompt.messages
-        else:
-            body["prompt"] = request.prompt.text
-        if request.max_tokens is not None:
-            body["max_tokens"] = request.max_tokens
-        if request.stop:
-            body["stop"] = request.stop
-        if request.n != 1:
-            body["n"] = request.n
-        for name in Sampling.__struct_fields__:
-            value = getattr(request.sampling, name)
-            if value != getattr(_DEFAULTS, name):
-                body[name] = value
-        return _encode(body)
 
 
 def _read_key(path: Path) -> str:
@@ -146,8 +112,10 @@ def _read_key(path: Path) -> str:
         ) from None
 
 
-async def _relay(answer: UpstreamAnswer, request: Request, flight: Flight) -> AsyncGenerator[Event]:
-    tally = _Tally(request)
+async def _relay(
+    answer: UpstreamAnswer, request: TextGenerationRequest, flight: Flight
+) -> AsyncGenerator[Event]:
+    tally = Tally(request)
     lines = SseLines()
     flight.stage = "prefill"
     while (received := await answer.read()) is not None:
@@ -164,70 +132,6 @@ async def _relay(answer: UpstreamAnswer, request: Request, flight: Flight) -> As
     if not tally.finished:
         raise UpstreamFailed("The model server broke off in the middle of its answer.")
     yield tally.done()
-
-
-class _Tally:
-    """Texts, reasons and usage of one answer."""
-
-    def __init__(self, request: Request) -> None:
-        self._reasons: list[FinishReason | None] = [None] * request.n
-        self._stops = bool(request.stop)
-        self._chunks = 0
-        self._exact: UsageIn | None = None
-        self._prompt_estimate = max(1, request.prompt_bytes() // PROMPT_BYTES_PER_TOKEN)
-
-    @property
-    def finished(self) -> bool:
-        """Every choice has its finish reason."""
-        return all(reason is not None for reason in self._reasons)
-
-    @property
-    def usage(self) -> Usage:
-        """What the server said last, or an estimate."""
-        exact = self._exact
-        if exact is None:
-            return Usage(self._prompt_estimate, 0, self._chunks, estimated=True)
-        details = exact.prompt_tokens_details
-        cached = 0 if details is None else details.cached_tokens or 0
-        return Usage(exact.prompt_tokens, min(cached, exact.prompt_tokens), exact.completion_tokens)
-
-    def take(self, chunks: list[Chunk]) -> list[Text]:
-        """The events of chunks that came together, one for each choice.
-
-        Raises what the server reports inside the stream.
-        """
-        texts: dict[int, list[str]] = {}
-        for chunk in chunks:
-            if chunk.error is not None or chunk.error_message is not None:
-                raise UpstreamFailed("The model server failed in the middle of its answer.")
-            if chunk.usage is not None:
-                self._exact = chunk.usage
-            for choice in chunk.choices:
-                self._take_choice(choice, texts)
-        return [
-            Text(index, "".join(pieces), tuple(Token(None, piece) for piece in pieces), self.usage)
-            for index, pieces in texts.items()
-        ]
-
-    def _take_choice(self, choice: ChoiceIn, texts: dict[int, list[str]]) -> None:
-        if not 0 <= choice.index < len(self._reasons):
-            raise UpstreamFailed("The model server answered with a choice that nobody asked for.")
-        text = choice.text if choice.delta is None else choice.delta.content
-        if text:
-            self._chunks += 1
-            texts.setdefault(choice.index, []).append(text)
-        if choice.finish_reason is not None:
-            self._reasons[choice.index] = self._reason(choice.finish_reason)
-
-    def _reason(self, told: str) -> FinishReason:
-        if told == "length":
-            return "length"
-        # The wire does not say whether a stop string or the model itself ended it.
-        return "stop_sequence" if told == "stop_sequence" else "eos"
-
-    def done(self) -> Done:
-        """The end. A choice without a reason ended with the stream."""
-        return Done(tuple(reason or "eos" for reason in self._reasons), self.usage)
 
 
 async def _refusal(answer: UpstreamAnswer) -> InferdError:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import msgspec
 
 from inferd.errors import UpstreamFailed
+from inferd.tasks.text_generation import Token
 
 LINE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -17,18 +18,77 @@ class PromptDetails(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
 
 
+class CompletionDetails(msgspec.Struct, frozen=True):
+    """Of `completion_tokens`, those of the thinking."""
+
+    reasoning_tokens: int | None = None
+
+
 class UsageIn(msgspec.Struct, frozen=True):
     """Usage so far."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+
+    @property
+    def cached(self) -> int:
+        """Prompt tokens from a cache."""
+        details = self.prompt_tokens_details
+        return 0 if details is None else details.cached_tokens or 0
+
+    @property
+    def reasoned(self) -> int:
+        """Output tokens of the thinking."""
+        details = self.completion_tokens_details
+        return 0 if details is None else details.reasoning_tokens or 0
+
+
+class FunctionIn(msgspec.Struct, frozen=True):
+    """A piece of what is called."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class CallIn(msgspec.Struct, frozen=True):
+    """A piece of a tool call."""
+
+    index: int = 0
+    id: str | None = None
+    function: FunctionIn = FunctionIn()
 
 
 class DeltaIn(msgspec.Struct, frozen=True):
-    """New text of a chat choice."""
+    """New output of a chat choice."""
 
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[CallIn] | None = None
+
+
+class TopIn(msgspec.Struct, frozen=True):
+    """A token that could have stood there."""
+
+    token: str
+    logprob: float
+
+
+class TokenIn(TopIn, frozen=True):
+    """A token with its logprob."""
+
+    top_logprobs: list[TopIn] = []
+
+
+class LogprobsIn(msgspec.Struct, frozen=True):
+    """Of a chat, `content`; of a completion, parallel lists."""
+
+    content: list[TokenIn] | None = None
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
 
 
 class ChoiceIn(msgspec.Struct, frozen=True):
@@ -38,6 +98,29 @@ class ChoiceIn(msgspec.Struct, frozen=True):
     delta: DeltaIn | None = None
     text: str | None = None
     finish_reason: str | None = None
+    logprobs: LogprobsIn | None = None
+
+    def tokens(self, text: str) -> list[Token]:
+        """The tokens behind the text: as told, else one for the whole of it. No ids."""
+        told = self.logprobs
+        if told is None:
+            return [Token(None, text)] if text else []
+        if told.content is not None:
+            return [
+                Token(
+                    None,
+                    one.token,
+                    one.logprob,
+                    top=tuple((-1, top.token, top.logprob) for top in one.top_logprobs),
+                )
+                for one in told.content
+            ]
+        names, values = told.tokens or [], told.token_logprobs or []
+        tops = told.top_logprobs or [None] * len(names)
+        return [
+            Token(None, name, value, top=tuple((-1, n, v) for n, v in (top or {}).items()))
+            for name, value, top in zip(names, values, tops, strict=False)
+        ]
 
 
 class Chunk(msgspec.Struct, frozen=True):

@@ -30,6 +30,8 @@ __all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
 BACKOFF_SECONDS_MAX = 60.0
 QUICK_RESTARTS = 3
 """Deaths in a row after which a replica is no longer restarted at once."""
+FLEX_SECONDS_MAX = 600.0
+"""How long a request of the tier flex may wait, at least (deepinfra-api 4.3)."""
 ATTEMPTS = 3
 """Replicas that a request may find dead before it has been computed at all."""
 STABLE_SECONDS = 10.0
@@ -193,13 +195,24 @@ class Router:
                 f"{ask.card.name}.",
                 retry_after_seconds=1,
             )
+        if ask.fail_fast:
+            # Somebody wants it: have it ready for the next one.
+            deployment.wanted = deployment.residency is None
+            self.tick()
+            raise TooManyRequests(
+                f"Model busy, retry later: {ask.card.name} has no room at once.",
+                retry_after_seconds=1,
+            )
         now = self._clock.seconds()
         if deployment.load_failures and deployment.retry_at_seconds > now:
             raise Unavailable(
                 f"The model {ask.card.name} failed to load and is tried again soon.",
                 retry_after_seconds=deployment.retry_at_seconds - now,
             )
-        waiter = Waiter(ask, flight, now, now + self._options.queue_seconds_max)
+        patience = self._options.queue_seconds_max
+        if ask.tier == "flex":
+            patience = max(patience, FLEX_SECONDS_MAX)
+        waiter = Waiter(ask, flight, now, now + patience)
         ready = deployment.residency is not None and deployment.residency.state == "ready"
         flight.stage = "queued" if ready else "loading"
         deployment.queue.push(waiter)
@@ -316,10 +329,14 @@ class Router:
         for deployment in self._deployments.values():
             for waiter in deployment.queue.items():
                 if waiter.deadline_seconds <= now and deployment.queue.remove(waiter):
-                    waiter.granted.set_exception(self._too_late(deployment))
+                    waiter.granted.set_exception(self._too_late(deployment, waiter))
 
-    def _too_late(self, deployment: Deployment) -> Unavailable:
+    def _too_late(self, deployment: Deployment, waiter: Waiter) -> InferdError:
         progress = self.loading(deployment.card.name)
+        if waiter.ask.tier == "flex" and progress is None:
+            return TooManyRequests(
+                f"No capacity for the tier flex of {deployment.card.name}.", retry_after_seconds=60
+            )
         reason = f"it is still loading ({progress})" if progress else "no slot became free"
         return Unavailable(
             f"The model {deployment.card.name} could not serve within "

@@ -44,6 +44,9 @@ class PriceRow(msgspec.Struct, frozen=True):
     output_rate: int
     valid_from_unix_ns: int
     valid_to_unix_ns: int | None = None
+    priority_millionths: int | None = None
+    """What everything is multiplied with in this tier; None: the model has none."""
+    flex_millionths: int | None = None
 
 
 class EntryRow(msgspec.Struct, frozen=True):
@@ -73,6 +76,8 @@ class EntryRow(msgspec.Struct, frozen=True):
     queue_ms: int
     first_event_ms: int | None
     runtime_ms: int
+    tier: str = "default"
+    """The service tier that was paid."""
 
 
 class ReservationRow(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ prices = Table(
     Column("output_rate", BigInteger, nullable=False),
     Column("valid_from_unix_ns", BigInteger, nullable=False),
     Column("valid_to_unix_ns", BigInteger),
+    Column("priority_millionths", BigInteger),
+    Column("flex_millionths", BigInteger),
     CheckConstraint("input_rate >= 0 AND cached_rate >= 0 AND output_rate >= 0"),
 )
 current_price = Index(
@@ -91,6 +93,7 @@ entries = Table(
     Column("queue_ms", BigInteger, nullable=False),
     Column("first_event_ms", BigInteger),
     Column("runtime_ms", BigInteger, nullable=False),
+    Column("tier", Text, nullable=False, server_default="default"),
     CheckConstraint("status IN ('succeeded', 'cancelled', 'failed')"),
     CheckConstraint("cached_tokens >= 0 AND cached_tokens <= input_tokens"),
     CheckConstraint("output_tokens >= 0 AND cost_nanos >= 0"),

@@ -19,6 +19,10 @@ TaskName = Literal[
 """DeepInfra's names for kinds of work."""
 
 
+Tier = Literal["default", "priority", "flex"]
+"""priority goes first and costs more, flex goes last and costs less (deepinfra-api 4.3)."""
+
+
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Units consumed so far, counted by the engine. Cumulative, never a delta."""
 
@@ -32,6 +36,9 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
     estimated: bool = False
     """The engine gave no token data; these are an estimate."""
+
+    reasoning_tokens: int = 0
+    """Those of `output_tokens` that the model thought with. Part of them, never on top."""
 
 
 NOTHING = Usage()

@@ -7,7 +7,7 @@ With `n` > 1 the `Text` events of the choices interleave.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,11 +15,21 @@ from inferd.tasks.base import Usage
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-FinishReason = Literal["eos", "stop_sequence", "length"]
-"""Why a choice ended: the model said so, a stop string matched, or the token budget is spent."""
+FinishReason = Literal["eos", "stop_sequence", "length", "tool_calls"]
+"""Why a choice ended: the model said so, a stop string or token matched, the token budget is spent,
+or the model wants its tool calls answered."""
 
 MAX_TOKENS_DEFAULT = 65_536
 """Output cap when the caller names none (deepinfra-api 4.1), within what the context leaves."""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that the model made earlier in the conversation."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON text of an object."""
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -28,18 +38,65 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     role: Role
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    """In a tool's message: which call it answers."""
+    reasoning_content: str | None = None
 
 
-class ChatPrompt(msgspec.Struct, frozen=True, tag="chat"):
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may call."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON Schema of the arguments."""
+
+
+class ToolUse(msgspec.Struct, frozen=True):
+    """Which tools there are and whether one must be called."""
+
+    tools: tuple[Tool, ...]
+    required: bool = False
+    """At least one of `tools` must be called; a named choice leaves only that one in there."""
+    parallel: bool | None = None
+    """More than one call in an answer; None: where the model's own template knows tools."""
+
+
+class ChatPrompt(msgspec.Struct, frozen=True, omit_defaults=True, tag="chat"):
     """Messages that the engine renders with the model's own template."""
 
     messages: tuple[Message, ...]
+    tool_use: ToolUse | None = None
+    template_kwargs: dict[str, str | int | bool] = {}
+    """Allow-listed variables of the template, such as `enable_thinking`."""
+    continue_final: bool = False
+    """The last message is the beginning of the answer."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, tag="text"):
     """A raw prompt; the caller wrote the template himself."""
 
     text: str
+
+
+class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens"):
+    """A raw prompt as token ids of the model's own vocabulary."""
+
+    ids: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+class Constraint(msgspec.Struct, frozen=True):
+    """What the text of an answer must match."""
+
+    kind: Literal["json_object", "json_schema", "regex"]
+    schema: dict[str, Any] | bool | None = None
+    """For json_schema."""
+    pattern: str = ""
+    """For regex."""
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,11 +114,13 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
 
 
-class TextGenerationRequest(msgspec.Struct, frozen=True, tag="text-generation"):
+class TextGenerationRequest(
+    msgspec.Struct, frozen=True, omit_defaults=True, tag="text-generation"
+):
     """One validated request."""
 
     model: str
-    prompt: ChatPrompt | TextPrompt
+    prompt: Prompt
     max_tokens: int | None = None
     """None: what the context leaves, at most MAX_TOKENS_DEFAULT."""
     sampling: Sampling = Sampling()
@@ -69,19 +128,66 @@ class TextGenerationRequest(msgspec.Struct, frozen=True, tag="text-generation"):
     n: int = 1
     cache_scope: str = ""
     """Whose prefix cache may be reused: the account, or "" for a shared one."""
+    cache_key: str = ""
+    """Requests of one scope that share a long prefix carry one key."""
+    constraint: Constraint | None = None
+    logprobs: int | None = None
+    """Alternatives listed beside each token, 0 to 20; None: none are needed."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)."""
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    echo: bool = False
+    """The answer begins with the prompt."""
 
     def prompt_bytes(self) -> int:
         """UTF-8 bytes of all text in the prompt: an upper bound on its tokens, template apart."""
-        if isinstance(self.prompt, TextPrompt):
-            return len(self.prompt.text.encode("utf-8", "replace"))
-        return sum(
-            len(m.content.encode("utf-8", "replace")) + len((m.name or "").encode())
-            for m in self.prompt.messages
-        )
+        return prompt_bytes(self.prompt)
 
     def message_count(self) -> int:
         """Number of chat messages, 0 for a raw prompt."""
         return len(self.prompt.messages) if isinstance(self.prompt, ChatPrompt) else 0
+
+
+def prompt_bytes(prompt: Prompt) -> int:
+    """UTF-8 bytes of all text in a prompt, tool definitions included; token ids count as one."""
+    if isinstance(prompt, TextPrompt):
+        return len(prompt.text.encode("utf-8", "replace"))
+    if isinstance(prompt, TokenPrompt):
+        return len(prompt.ids)
+    size = sum(_message_bytes(message) for message in prompt.messages)
+    if prompt.tool_use is not None:
+        # The teaching text around them, and each definition once.
+        size += TOOLS_ALLOWANCE_BYTES + len(msgspec.json.encode(prompt.tool_use.tools)) * 2
+    return size
+
+
+TOOLS_ALLOWANCE_BYTES = 1024
+CALL_ALLOWANCE_BYTES = 64
+
+
+def _message_bytes(message: Message) -> int:
+    texts = [message.content, message.name or "", message.reasoning_content or ""]
+    for call in message.tool_calls:
+        texts += [call.name, call.arguments]
+    markup = CALL_ALLOWANCE_BYTES * (len(message.tool_calls) + (message.role == "tool"))
+    return markup + sum(len(text.encode("utf-8", "replace")) for text in texts)
+
+
+class TokenizeRequest(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Asks how many tokens a prompt has, and which."""
+
+    model: str
+    prompt: Prompt
+    add_special: bool = True
+    """Put the begin token before a raw prompt, as a completion would."""
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, tag="detokenize"):
+    """Asks which text some tokens make."""
+
+    model: str
+    ids: tuple[int, ...]
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +199,20 @@ class Token(msgspec.Struct, frozen=True, array_like=True):
     """May be empty inside a character that spans several tokens."""
     logprob: float | None = None
     special: bool = False
+    top: tuple[tuple[int, str, float], ...] = ()
+    """(id, text, logprob) of the likeliest tokens here, the likeliest first."""
+
+
+class CallDelta(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of a tool call. Pieces of `arguments` join to the JSON text of an object."""
+
+    index: int
+    """Which call of the choice, from 0."""
+    id: str
+    """The same on every piece."""
+    name: str
+    """On the first piece; empty after it."""
+    arguments: str
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
@@ -119,6 +239,9 @@ class Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     tokens: tuple[Token, ...]
     """What the engine produced; a matched stop string is in here and not in `text`."""
     usage: Usage
+    reasoning: str = ""
+    """New text of what the model thinks before it answers."""
+    calls: tuple[CallDelta, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
@@ -128,6 +251,8 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     """One for each choice, by index."""
     usage: Usage
     seed: int | None = None
+    stopped_at: tuple[str | None, ...] = ()
+    """The stop string that ended each choice, by index; empty where none was asked for."""
 
 
 class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
@@ -136,4 +261,18 @@ class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
     usage: Usage
 
 
-Event = Started | Progress | Text | Done | Stopped
+class Tokenized(msgspec.Struct, frozen=True, array_like=True, tag="tokenized"):
+    """The answer to a TokenizeRequest."""
+
+    ids: tuple[int, ...]
+    texts: tuple[str, ...]
+    context_length: int
+
+
+class Detokenized(msgspec.Struct, frozen=True, array_like=True, tag="detokenized"):
+    """The answer to a DetokenizeRequest."""
+
+    text: str
+
+
+Event = Started | Progress | Text | Done | Stopped | Tokenized | Detokenized

@@ -14,7 +14,7 @@ from inferd.engines.llama_slots import LlamaSlots
 from inferd.engines.registry import ENGINES, engine_class
 from inferd.engines.stop_strings import StopStrings
 from inferd.errors import BadRequest, ContextLengthExceeded, EngineFailed
-from inferd.tasks.text_generation import Message
+from inferd.tasks.text_generation import ChatPrompt, Message
 
 letters = st.text("ab ", max_size=40)
 
@@ -43,17 +43,21 @@ def test_adversarial_text_is_linear() -> None:
     assert time.process_time() - began < 20
 
 
+def said(text: str) -> ChatPrompt:
+    return ChatPrompt((Message("user", text),))
+
+
 def test_a_template_sees_roles_and_contents() -> None:
     template = ChatTemplate(
         "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}",
         bos_token="^",
     )
-    assert template.render([Message("user", "hi {{ 7*7 }}")]) == "^<user>hi {{ 7*7 }}<assistant>"
+    assert template.render(said("hi {{ 7*7 }}")).text == "^<user>hi {{ 7*7 }}<assistant>"
 
 
 def test_a_model_without_a_template_gets_a_plain_one() -> None:
-    assert ChatTemplate(None).render([Message("user", "hi")]) == "user: hi\nassistant:"
+    assert ChatTemplate(None).render(said("hi")).text == "user: hi\nassistant:"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_a_model_without_a_template_gets_a_plain_one() -> None:
 )
 def test_what_a_template_may_not_do_is_refused(source: str) -> None:
     with pytest.raises(BadRequest, match="chat template"):
-        ChatTemplate(source).render([Message("user", "hi")])
+        ChatTemplate(source).render(said("hi"))
 
 
 def test_a_broken_template_fails_at_load() -> None:

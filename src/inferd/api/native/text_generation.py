@@ -5,19 +5,22 @@ No event may contain the letters of the word e-r-r-o-r as a key: one client refu
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Order, Work
 from inferd.api import inference
+from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
-from inferd.api.fields import NotYet, not_yet
+from inferd.api.generation import service_tier
+from inferd.api.inference import Attempt
 from inferd.api.native.envelope import InferenceStatus, succeeded
+from inferd.api.openai.fields import ResponseFormat, constraint
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, UnsupportedField
+from inferd.errors import BadRequest, InferdError, UnsupportedField
 from inferd.tasks.text_generation import (
     Done,
     FinishReason,
@@ -48,8 +51,9 @@ class TextGenerationIn(msgspec.Struct, frozen=True, kw_only=True):
     num_responses: Annotated[int, Meta(ge=1, le=4)] | None = 1
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
-    response_format: NotYet = None
-    webhook: NotYet = None
+    response_format: ResponseFormat | None = None
+    service_tier: str | None = None
+    webhook: Any = None
 
 
 class GeneratedText(msgspec.Struct, frozen=True):
@@ -110,6 +114,7 @@ FINISH: dict[FinishReason, str] = {
     "eos": "eos_token",
     "stop_sequence": "stop_sequence",
     "length": "length",
+    "tool_calls": "eos_token",
 }
 
 _DECODER = msgspec.json.Decoder(TextGenerationIn)
@@ -166,11 +171,16 @@ class NativeAnswer:
             )
         )
 
+    def failed(self, error: InferdError) -> bytes:
+        """The error as an event."""
+        return stream_event(error)
+
 
 async def text_generation(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Answer one native call."""
     wire = await inference.read_form_or_json(exchange, services, _DECODER, TextGenerationIn)
-    _refuse_unsupported(wire)
+    if wire.webhook:
+        raise UnsupportedField("webhook is not supported yet.", param="webhook")
     n = wire.num_responses or 1
     if wire.stream and n > 1:
         raise BadRequest("num_responses does not go with stream.", param="num_responses")
@@ -182,6 +192,7 @@ async def text_generation(exchange: Exchange, services: Services, card: ModelCar
         stop=tuple(wire.stop or ()),
         n=n,
         cache_scope=inference.cache_scope(exchange, services),
+        constraint=constraint(wire.response_format),
     )
     order = Order(
         request_id=exchange.request_id,
@@ -190,8 +201,10 @@ async def text_generation(exchange: Exchange, services: Services, card: ModelCar
         dialect="native",
         streamed=bool(wire.stream),
         end_user=wire.user,
+        tier=service_tier(exchange, wire.service_tier),
     )
-    await inference.run(exchange, services, order, NativeAnswer(exchange.request_id, n))
+    answer = NativeAnswer(exchange.request_id, n)
+    await inference.run(exchange, services, Attempt(order, answer))
 
 
 def _sampling(wire: TextGenerationIn) -> Sampling:
@@ -202,10 +215,3 @@ def _sampling(wire: TextGenerationIn) -> Sampling:
         value = getattr(wire, name)
         chosen[name] = getattr(defaults, name) if value is None else value
     return msgspec.convert(chosen, Sampling)
-
-
-def _refuse_unsupported(wire: TextGenerationIn) -> None:
-    for name in not_yet(TextGenerationIn):
-        value = getattr(wire, name)
-        if value and value != {"type": "text"}:
-            raise UnsupportedField(f"{name} is not supported yet.", param=name)

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from inferd.admission.work import Order, Work
-from inferd.api import inference
+from inferd.api import generation, inference
 from inferd.api.exchange import Exchange
-from inferd.api.fields import NotYet, not_yet
-from inferd.api.openai.fields import (
-    SharedFields,
-    StreamOptions,
-    max_tokens,
-    refuse_unsupported,
-    sampling,
-    stop_strings,
-    stream_options,
-)
-from inferd.api.openai.usage import UsageOut, usage_out
+from inferd.api.generation import template_kwargs, tool_use
+from inferd.api.openai.chat_answer import ChatAnswer, ChatHead
+from inferd.api.openai.fields import SharedFields, shared_request, stream_options, wish
 from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.text_generation import (
     ChatPrompt,
-    Done,
-    FinishReason,
     Message,
     Role,
-    Text,
     TextGenerationRequest,
+    Tool,
+    ToolCall,
+    ToolUse,
 )
 
 MESSAGES_MAX = 4096
+Hint = Any
+"""Accepted and not needed: prefixes are cached by themselves."""
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a message's content. Only text is supported yet."""
+    """A piece of a message's content. Only text so far."""
 
     type: str
     text: str | None = None
-    prompt_cache_breakpoint: NotYet = None
+    refusal: str | None = None
+    prompt_cache_breakpoint: Hint = None
+    cache_control: Hint = None
+
+
+class FunctionCallIn(msgspec.Struct, frozen=True):
+    """What was called."""
+
+    name: Annotated[str, Meta(max_length=256)]
+    arguments: str = "{}"
+
+
+class ToolCallIn(msgspec.Struct, frozen=True):
+    """A call that the assistant made."""
+
+    function: FunctionCallIn
+    id: Annotated[str, Meta(max_length=256)] = ""
+    type: Literal["function"] = "function"
 
 
 class MessageIn(msgspec.Struct, frozen=True):
@@ -50,199 +61,167 @@ class MessageIn(msgspec.Struct, frozen=True):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Annotated[list[Part], Meta(max_length=MESSAGES_MAX)] | None = None
     name: Annotated[str, Meta(max_length=256)] | None = None
-    tool_calls: NotYet = None
-    tool_call_id: str | None = None
-    reasoning_content: NotYet = None
-    cache_control: NotYet = None
+    tool_calls: Annotated[list[ToolCallIn], Meta(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Meta(max_length=256)] | None = None
+    reasoning_content: str | None = None
+    cache_control: Hint = None
+
+
+class FunctionIn(msgspec.Struct, frozen=True):
+    """A function that may be called."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON Schema of its arguments; they are always held to it."""
+
+
+class ToolIn(msgspec.Struct, frozen=True):
+    """A tool. Only functions."""
+
+    type: str = "function"
+    function: FunctionIn | None = None
+    cache_control: Hint = None
+
+
+class FunctionName(msgspec.Struct, frozen=True):
+    """Which function."""
+
+    name: str
+
+
+class ToolChoiceIn(msgspec.Struct, frozen=True):
+    """The function that must be called."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True):
+    """How much the model thinks first."""
+
+    effort: str | None = None
+    enabled: bool | None = None
 
 
 class ChatIn(SharedFields, frozen=True, kw_only=True):
     """The request body."""
 
     messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=MESSAGES_MAX)]
+    tools: Annotated[list[ToolIn], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceIn | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    reasoning: Reasoning | None = None
+    chat_template_kwargs: Annotated[dict[str, Any], Meta(max_length=16)] | None = None
+    continue_final_message: bool | None = None
+    functions: Any = None
+    """OpenAI's older spelling of tools; refused, with a pointer to `tools`."""
+    function_call: Any = None
 
-    # Known, and not honoured yet:
-    tools: NotYet = None
-    tool_choice: NotYet = None
-    functions: NotYet = None
-    function_call: NotYet = None
-    reasoning_effort: NotYet = None
-    reasoning: NotYet = None
-    chat_template_kwargs: NotYet = None
-    continue_final_message: NotYet = None
-
-
-class MessageOut(msgspec.Struct, frozen=True):
-    """The answer's message."""
-
-    content: str
-    role: str = "assistant"
-    reasoning_content: str | None = None
-    name: str | None = None
-    tool_calls: None = None
-
-
-class ChoiceOut(msgspec.Struct, frozen=True):
-    """One of `n` answers."""
-
-    index: int
-    message: MessageOut
-    finish_reason: str
-    logprobs: None = None
-
-
-class ChatOut(msgspec.Struct, frozen=True):
-    """The response body of a plain call."""
-
-    id: str
-    created: int
-    model: str
-    choices: list[ChoiceOut]
-    usage: UsageOut
-    object: str = "chat.completion"
-
-
-FINISH: dict[FinishReason, str] = {"eos": "stop", "stop_sequence": "stop", "length": "length"}
 
 _DECODER = msgspec.json.Decoder(ChatIn)
-_encode = msgspec.json.Encoder().encode
-
-
-class ChatAnswer:
-    """Says an answer as a chat completion."""
-
-    def __init__(
-        self, *, id_: str, created: int, model: str, n: int, options: StreamOptions
-    ) -> None:
-        self._id, self._created, self._model = id_, created, model
-        self._texts: list[list[str]] = [[] for _ in range(n)]
-        self._options = options
-        self._spoken = [False] * n
-        head = (
-            b'data: {"id": %b, "object": "chat.completion.chunk", "created": %d, "model": %b, '
-            b'"choices": [' % (_encode(id_), created, _encode(model))
-        )
-        self._head = head
-        # Each delta repeats the role: that is what DeepInfra sends and what its clients saw.
-        self._before = [
-            head + b'{"index": %d, "delta": {"role": "assistant", "content": ' % index
-            for index in range(n)
-        ]
-
-    def text(self, event: Text, work: Work) -> bytes:
-        """One chunk."""
-        if not event.text:
-            return b""
-        self._spoken[event.choice] = True
-        usage = b"null"
-        if self._options.continuous_usage_stats:
-            usage = _encode(usage_out(event.usage, work.cost_nanos))
-        return b'%b%b, "tool_calls": null}, "finish_reason": null}], "usage": %b}\n\n' % (
-            self._before[event.choice],
-            _encode(event.text),
-            usage,
-        )
-
-    def fold(self, event: Text) -> None:
-        """Keep text for the body."""
-        self._texts[event.choice].append(event.text)
-
-    def last(self, done: Done, work: Work) -> bytes:
-        """Finish chunks, usage where it was asked for, `[DONE]`."""
-        usage = _encode(usage_out(done.usage, work.cost_nanos))
-        chunks: list[bytes] = []
-        final = len(done.reasons) - 1
-        on_finish = self._options.include_usage is None or bool(
-            self._options.continuous_usage_stats
-        )
-        for index, reason in enumerate(done.reasons):
-            if not self._spoken[index]:
-                chunks.append(self._opening(index))
-            chunks.append(
-                b'%b{"index": %d, "delta": {}, "finish_reason": "%b"}], "usage": %b}\n\n'
-                % (
-                    self._head,
-                    index,
-                    FINISH[reason].encode(),
-                    usage if on_finish and index == final else b"null",
-                )
-            )
-        if self._options.include_usage:
-            chunks.append(b'%b], "usage": %b}\n\n' % (self._head, usage))
-        chunks.append(b"data: [DONE]\n\n")
-        return b"".join(chunks)
-
-    def _opening(self, index: int) -> bytes:
-        """A chunk that only opens the message: an answer may have no text at all."""
-        return (
-            b'%b"", "tool_calls": null}, "finish_reason": null}], "usage": null}\n\n'
-            % self._before[index]
-        )
-
-    def body(self, done: Done, work: Work) -> bytes:
-        """The plain body."""
-        choices = [
-            ChoiceOut(index, MessageOut("".join(self._texts[index])), FINISH[reason])
-            for index, reason in enumerate(done.reasons)
-        ]
-        usage = usage_out(done.usage, work.cost_nanos)
-        return _encode(ChatOut(self._id, self._created, self._model, choices, usage))
 
 
 async def chat(exchange: Exchange, services: Services) -> None:
     """Answer one chat."""
     wire = await inference.read(exchange, services, _DECODER)
-    refuse_unsupported(wire)
     streaming = stream_options(wire)
-    card = inference.find_model(services, wire.model, "text-generation")
-    request = to_request(wire, cache_scope=inference.cache_scope(exchange, services))
-    order = Order(
-        request_id=exchange.request_id,
-        card=card,
-        request=request,
-        dialect="openai",
-        streamed=bool(wire.stream),
-        end_user=wire.user,
+    request = to_request(wire)
+    asked = wish(wire, request)
+
+    def answer(card: ModelCard) -> ChatAnswer:
+        tier = None
+        if wire.service_tier is not None:
+            tier = card.paid_tier(generation.service_tier(exchange, wire.service_tier))
+        return ChatAnswer(
+            ChatHead(
+                id="chatcmpl-" + exchange.request_id,
+                created=services.clock.unix_ns() // 1_000_000_000,
+                model=card.name,
+                n=request.n,
+                options=streaming,
+                logprobs=request.logprobs is not None,
+                tier=tier,
+            )
+        )
+
+    await generation.generate(exchange, services, asked, answer)
+
+
+def to_request(wire: ChatIn) -> TextGenerationRequest:
+    """The task's request. Raises BadRequest for what no text model can take."""
+    for name in ("functions", "function_call"):
+        if getattr(wire, name):
+            raise UnsupportedField(f"{name} is not supported: use tools.", param=name)
+    continues = bool(wire.continue_final_message)
+    if continues and wire.messages[-1].role != "assistant":
+        raise BadRequest(
+            "continue_final_message needs an assistant's message at the end.",
+            param="continue_final_message",
+        )
+    prompt = ChatPrompt(
+        messages=tuple(_message(m, f"messages.{i}") for i, m in enumerate(wire.messages)),
+        tool_use=_tool_use(wire),
+        template_kwargs=template_kwargs(wire.chat_template_kwargs, _effort(wire)),
+        continue_final=continues,
     )
-    answer = ChatAnswer(
-        id_="chatcmpl-" + exchange.request_id,
-        created=services.clock.unix_ns() // 1_000_000_000,
-        model=card.name,
-        n=request.n,
-        options=streaming,
-    )
-    await inference.run(exchange, services, order, answer)
+    if wire.top_logprobs and not wire.logprobs:
+        raise BadRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
+    return shared_request(wire, prompt, logprobs=wire.top_logprobs or 0 if wire.logprobs else None)
 
 
-def to_request(wire: ChatIn, *, cache_scope: str) -> TextGenerationRequest:
-    """The task's request. Raises BadRequest for content that is not text."""
-    return TextGenerationRequest(
-        model=wire.model,
-        prompt=ChatPrompt(tuple(_message(m, i) for i, m in enumerate(wire.messages))),
-        max_tokens=max_tokens(wire),
-        sampling=sampling(wire),
-        stop=stop_strings(wire),
-        n=wire.n or 1,
-        cache_scope=cache_scope,
-    )
+def _effort(wire: ChatIn) -> str | None:
+    if wire.reasoning_effort is not None:
+        return wire.reasoning_effort
+    if wire.reasoning is None:
+        return None
+    return "none" if wire.reasoning.enabled is False else wire.reasoning.effort
 
 
-def _message(message: MessageIn, index: int) -> Message:
-    at = f"messages.{index}"
-    _refuse_asked(message, at)
-    if message.role == "tool":
-        raise UnsupportedField("The role tool is not supported yet.", param=f"{at}.role")
+def _tool_use(wire: ChatIn) -> ToolUse | None:
+    tools: list[Tool] = []
+    for index, tool in enumerate(wire.tools or ()):
+        if tool.type != "function":
+            raise UnsupportedField(
+                f"Tools of type {tool.type[:40]!r} are not supported.", param=f"tools.{index}.type"
+            )
+        if tool.function is None:
+            raise BadRequest("function is missing.", param=f"tools.{index}.function")
+        function = tool.function
+        tools.append(Tool(function.name, function.description or "", function.parameters or {}))
+    choice = wire.tool_choice
+    if isinstance(choice, ToolChoiceIn):
+        if choice.function is None:
+            raise BadRequest("function is missing.", param="tool_choice.function")
+        return tool_use(tools, named=choice.function.name)
+    use = tool_use(tools, required=choice == "required", parallel=wire.parallel_tool_calls)
+    return None if choice == "none" else use
+
+
+def _message(message: MessageIn, at: str) -> Message:
     if message.content is None and message.role != "assistant":
         raise BadRequest("content is missing.", param=f"{at}.content")
+    if message.role == "tool" and message.tool_call_id is None:
+        raise BadRequest("tool_call_id is missing.", param=f"{at}.tool_call_id")
+    if message.tool_calls and message.role != "assistant":
+        raise BadRequest("Only the assistant calls tools.", param=f"{at}.tool_calls")
     # OpenAI's newer name for system.
     role: Role = "system" if message.role == "developer" else message.role
-    return Message(role, _text(message, at), message.name)
-
-
-def _refuse_asked(part: MessageIn | Part, at: str) -> None:
-    for name in not_yet(type(part)):
-        if getattr(part, name):
-            raise UnsupportedField(f"{name} is not supported yet.", param=f"{at}.{name}")
+    calls = tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments)
+        for call in message.tool_calls or ()
+    )
+    return Message(
+        role,
+        _text(message, at),
+        message.name,
+        calls,
+        message.tool_call_id,
+        message.reasoning_content,
+    )
 
 
 def _text(message: MessageIn, at: str) -> str:
@@ -250,13 +229,14 @@ def _text(message: MessageIn, at: str) -> str:
         return message.content or ""
     texts: list[str] = []
     for index, part in enumerate(message.content):
-        if part.type != "text":
+        if part.type not in ("text", "refusal"):
             raise UnsupportedField(
-                f"Content parts of type {part.type[:40]!r} are not supported yet.",
+                f"Content parts of type {part.type[:40]!r} are not supported by this model, "
+                "which reads text.",
                 param=f"{at}.content.{index}.type",
             )
-        _refuse_asked(part, f"{at}.content.{index}")
-        if part.text is None:
+        text = part.refusal if part.type == "refusal" else part.text
+        if text is None:
             raise BadRequest("text is missing.", param=f"{at}.content.{index}.text")
-        texts.append(part.text)
+        texts.append(text)
     return "".join(texts)

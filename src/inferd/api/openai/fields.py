@@ -1,33 +1,50 @@
-"""Fields that chat and plain completions share: bounds, sampling, and the ones not honoured yet.
+"""Fields that chat and plain completions share, with their bounds.
 
-The contract is deepinfra-api 4.1 and 4.4. A field of it that has no effect here gets a 400 that
-names it, unless its value asks for nothing. Fields outside the contract are ignored.
+The contract is deepinfra-api 4.1 and 4.4. A value that cannot have its effect here gets a 400 that
+names it. Fields outside the contract are ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from inferd.api.fields import NotYet, not_yet
+from inferd.api.generation import Wish, fallbacks
 from inferd.errors import BadRequest, UnsupportedField
-from inferd.tasks.text_generation import Sampling
+from inferd.tasks.text_generation import Constraint, Prompt, Sampling, TextGenerationRequest
 
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
 MaxTokens = Annotated[int, Meta(ge=1, le=10_000_000)]
 
 SEED_MAX = 2**64 - 1
 
-_HARMLESS: dict[str, tuple[object, ...]] = {
-    "tool_choice": ("none", "auto"),
-    "service_tier": ("default", "standard_only"),
-    "reasoning_effort": ("none",),
-    "response_format": ({"type": "text"},),
-    "best_of": (1,),
-}
-"""Values that ask for what happens anyway; every empty or false one does too."""
+ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+
+
+class JsonSchemaFormat(msgspec.Struct, frozen=True):
+    """The schema of `response_format`. `strict` makes no difference: it is always kept to."""
+
+    schema: dict[str, Any] | bool | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True):
+    """What the text must be."""
+
+    type: Literal["text", "json_object", "json_schema", "regex"]
+    json_schema: JsonSchemaFormat | None = None
+    regex: str | None = None
+
+
+class CacheOptions(msgspec.Struct, frozen=True):
+    """How prompt prefixes are kept. They are kept implicitly, or not at all."""
+
+    mode: Literal["explicit", "implicit"] = "implicit"
+    ttl: Literal["5m", "1h"] | None = None
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -42,7 +59,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
     """What both completion endpoints take."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    model: ModelName
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     max_tokens: MaxTokens | None = None
@@ -61,18 +78,15 @@ class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
     user: Annotated[str, Meta(max_length=256)] | None = None
     """Stored with the usage entry, so that cost can be charged back to it."""
 
-    # Known, and not honoured yet:
-    stop_token_ids: NotYet = None
-    response_format: NotYet = None
-    logprobs: NotYet = None
-    top_logprobs: NotYet = None
-    logit_bias: NotYet = None
-    prompt_cache_key: NotYet = None
-    prompt_cache_options: NotYet = None
-    service_tier: NotYet = None
-    fail_fast: NotYet = None
-    models: NotYet = None
-    ignore_eos: NotYet = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=16)] | None = None
+    response_format: ResponseFormat | None = None
+    logit_bias: Annotated[dict[str, Bias], Meta(max_length=1024)] | None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=256)] | None = None
+    prompt_cache_options: CacheOptions | None = None
+    service_tier: str | None = None
+    fail_fast: bool | None = None
+    models: Annotated[list[ModelName], Meta(max_length=4)] | None = None
+    ignore_eos: bool | None = None
 
 
 def sampling(fields: SharedFields) -> Sampling:
@@ -108,14 +122,64 @@ def stream_options(fields: SharedFields) -> StreamOptions:
     return fields.stream_options or StreamOptions()
 
 
-def refuse_unsupported(fields: SharedFields) -> None:
-    """Raise UnsupportedField for the first field that asks for what is not there."""
-    for name in not_yet(type(fields)):
-        value = getattr(fields, name)
-        if _asks(name, value) and value not in _HARMLESS.get(name, ()):
-            raise UnsupportedField(f"{name} is not supported yet.", param=name)
+def constraint(given: ResponseFormat | None) -> Constraint | None:
+    """The format asked for; None for plain text."""
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return Constraint("json_object")
+    if given.type == "regex":
+        if not given.regex:
+            raise BadRequest("regex is missing.", param="response_format.regex")
+        return Constraint("regex", pattern=given.regex)
+    if given.json_schema is None or given.json_schema.schema is None:
+        raise BadRequest("The schema is missing.", param="response_format.json_schema.schema")
+    return Constraint("json_schema", schema=given.json_schema.schema)
 
 
-def _asks(name: str, value: object) -> bool:
-    # Zero log-probabilities beside the chosen token's own are still log-probabilities.
-    return bool(value) or (name == "logprobs" and value == 0 and value is not False)
+def logit_bias(fields: SharedFields) -> tuple[tuple[int, float], ...]:
+    """Token ids, which are strings on the wire, and what is added to their logits."""
+    pairs: list[tuple[int, float]] = []
+    for name, value in (fields.logit_bias or {}).items():
+        if not (name.isascii() and name.isdecimal() and len(name) <= 10):
+            raise BadRequest("The keys of logit_bias are token ids.", param="logit_bias")
+        pairs.append((int(name), value))
+    return tuple(pairs)
+
+
+def shared_request(
+    fields: SharedFields, prompt: Prompt, *, logprobs: int | None
+) -> TextGenerationRequest:
+    """The task's request, from what chat and plain completions share."""
+    if fields.prompt_cache_options is not None and fields.prompt_cache_options.mode == "explicit":
+        raise UnsupportedField(
+            "Prompt prefixes are cached by themselves; explicit caching is not supported.",
+            param="prompt_cache_options.mode",
+        )
+    return TextGenerationRequest(
+        model=fields.model,
+        prompt=prompt,
+        max_tokens=max_tokens(fields),
+        sampling=sampling(fields),
+        stop=stop_strings(fields),
+        n=fields.n or 1,
+        cache_key=fields.prompt_cache_key or "",
+        constraint=constraint(fields.response_format),
+        logprobs=logprobs,
+        logit_bias=logit_bias(fields),
+        stop_token_ids=tuple(fields.stop_token_ids or ()),
+        ignore_eos=bool(fields.ignore_eos),
+    )
+
+
+def wish(fields: SharedFields, request: TextGenerationRequest) -> Wish:
+    """The wish that a body of the OpenAI dialect makes."""
+    return Wish(
+        models=fallbacks(fields.model, fields.models),
+        request=request,
+        dialect="openai",
+        streamed=bool(fields.stream),
+        end_user=fields.user,
+        tier=fields.service_tier,
+        fail_fast=bool(fields.fail_fast),
+    )

@@ -12,7 +12,7 @@ from inferd.api import generation, inference
 from inferd.api.exchange import Exchange
 from inferd.api.generation import Wish
 from inferd.api.openai.responses_growth import Event, Growth
-from inferd.api.openai.responses_in import ResponseIn, constraint, refuse, sampling
+from inferd.api.openai.responses_in import ResponseIn, refuse, sampling
 from inferd.api.openai.responses_items import to_messages
 from inferd.api.openai.responses_out import (
     IncompleteDetails,
@@ -21,11 +21,11 @@ from inferd.api.openai.responses_out import (
     response_started,
     response_usage,
 )
-from inferd.api.openai.responses_tools import tool_use
+from inferd.api.openai.responses_tools import check_depth, tool_use
 from inferd.api.services import Services
 from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, NotFound, TooManyRequests
-from inferd.tasks.text_generation import ChatPrompt, Done, Text, TextGenerationRequest
+from inferd.tasks.text_generation import ChatPrompt, Constraint, Done, Text, TextGenerationRequest
 
 _DECODER = msgspec.json.Decoder(ResponseIn)
 _encode = msgspec.json.Encoder().encode
@@ -172,8 +172,19 @@ def to_request(wire: ResponseIn) -> TextGenerationRequest:
         max_tokens=wire.max_output_tokens,
         sampling=sampling(wire),
         cache_key=wire.prompt_cache_key or "",
-        constraint=constraint(wire),
+        constraint=_constraint(wire),
         logprobs=wire.logprobs,
         stop_token_ids=tuple(wire.stop_token_ids or ()),
         ignore_eos=bool(wire.ignore_eos),
     )
+
+
+def _constraint(wire: ResponseIn) -> Constraint | None:
+    """What the text must match. Raises BadRequest for a schema that is missing."""
+    wanted = wire.text.format if wire.text is not None else None
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_schema" and wanted.schema is None:
+        raise BadRequest("schema is missing.", param="text.format.schema")
+    check_depth(wanted.schema, "text.format.schema")
+    return Constraint(wanted.type, schema=wanted.schema)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from inferd.errors import BadRequest, UnsupportedField
-from inferd.tasks.text_generation import Constraint, Sampling
+from inferd.errors import UnsupportedField
+from inferd.tasks.text_generation import Sampling
 
 ITEMS_MAX = 4096
 TOOLS_MAX = 128
@@ -134,7 +134,7 @@ class ResponseIn(msgspec.Struct, frozen=True, kw_only=True):
     tools: Annotated[list[ResponseTool], Meta(max_length=TOOLS_MAX)] | None = None
     tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    max_tool_calls: Annotated[int, Meta(ge=1)] | None = None
+    max_tool_calls: Annotated[int, Meta(ge=0)] | None = None
     """Limits calls of built-in tools, of which there are none: no effect."""
     text: ResponseText | None = None
     reasoning: ResponseReasoning | None = None
@@ -213,13 +213,3 @@ def sampling(wire: ResponseIn) -> Sampling:
     names = ("temperature", "top_p", "min_p", "top_k", "repetition_penalty")
     asked = {name: value for name in names if (value := getattr(wire, name)) is not None}
     return Sampling(**asked)
-
-
-def constraint(wire: ResponseIn) -> Constraint | None:
-    """What the text must match. Raises BadRequest for a schema that is missing."""
-    wanted = wire.text.format if wire.text is not None else None
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_schema" and wanted.schema is None:
-        raise BadRequest("schema is missing.", param="text.format.schema")
-    return Constraint(wanted.type, schema=wanted.schema)

@@ -14,7 +14,13 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
-class UsageOut(msgspec.Struct, frozen=True):
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    """What `completion_tokens` is made of."""
+
+    reasoning_tokens: int
+
+
+class UsageOut(msgspec.Struct, frozen=True, omit_defaults=True):
     """Units of one request and what they cost."""
 
     prompt_tokens: int
@@ -23,6 +29,8 @@ class UsageOut(msgspec.Struct, frozen=True):
     estimated_cost: float
     """Dollars."""
     prompt_tokens_details: PromptTokensDetails | None
+    completion_tokens_details: CompletionTokensDetails | None = None
+    """Only of models that think."""
 
 
 def usage_out(usage: Usage, cost: NanoUsd) -> UsageOut:
@@ -33,4 +41,7 @@ def usage_out(usage: Usage, cost: NanoUsd) -> UsageOut:
         total_tokens=usage.input_tokens + usage.output_tokens,
         estimated_cost=usd(cost),
         prompt_tokens_details=PromptTokensDetails(usage.cached_tokens),
+        completion_tokens_details=(
+            CompletionTokensDetails(usage.reasoning_tokens) if usage.reasoning_tokens else None
+        ),
     )
