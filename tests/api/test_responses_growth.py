@@ -13,7 +13,7 @@ from inferd.clock import SystemClock
 from inferd.errors import InferdError, TooManyRequests, Unavailable, UpstreamFailed
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import CallDelta, Text, Token
-from tests.api.responses_stream import read_events
+from tests.api.responses_client import read_events
 
 
 def said(

@@ -1,4 +1,4 @@
-"""Reads a stream of the Responses API the way a strict client does."""
+"""Asks the Responses API, and reads its streams the way a strict client does."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ _GROWS = {
     "response.reasoning_text.delta": "text",
     "response.function_call_arguments.delta": "arguments",
 }
+
+
+RESPONSES = "/v1/responses"
+WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}, "strict": True}
+TIME = {"type": "function", "name": "time", "parameters": {"type": "object"}}
+
+
+def body(input_: Any = "one two three", **fields: Any) -> dict[str, Any]:
+    return {"model": "test/echo", "input": input_, **fields}
+
+
+def call(call_id: str = "call_1", **fields: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"} | fields
+
+
+def output(call_id: str = "call_1", text: Any = "sun") -> dict[str, Any]:
+    return {"type": "function_call_output", "call_id": call_id, "output": text}
 
 
 def read_events(body: bytes) -> list[dict[str, Any]]:
