@@ -1,0 +1,9 @@
+"""All attacks, by group."""
+
+from __future__ import annotations
+
+from tests.hostile.attack import Attack
+from tests.hostile.corpus_bodies import BODIES
+from tests.hostile.corpus_fields import FIELDS
+
+CORPUS: dict[str, list[Attack]] = {**FIELDS, **BODIES}
