@@ -12,13 +12,15 @@ from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
 from tests.gateway import Client, Gateway, gateway
 
-PUBLIC = {"/health"}
+PUBLIC = {"/health", "/cli/version"}
 CATALOGUE = {
     "/v1/openai/models",
     "/v1/models",
     "/v1/openai/models/{rest}",
     "/v1/models/{rest}",
     "/models/list",
+    "/models/featured",
+    "/models/lora/list",
     "/models/{rest}",
 }
 ADMIN = {

@@ -132,5 +132,6 @@ async def _lifespan(receive: Receive, send: Send) -> None:
 def build(services: Services) -> Application:
     """Make the application and let metrics follow the ledger."""
     services.gate.observe(services.metrics.settled)
+    services.gate.observe(services.live.settled)
     services.metrics.watch(services.router)
     return Application(services)

@@ -30,10 +30,10 @@ def render(error: InferdError, shape: Shape) -> tuple[int, bytes, list[tuple[byt
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_seconds))))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if isinstance(error, RouteNotFound) or error.code == "method_not_allowed":
-        return error.status, msgspec.json.encode({"detail": error.message}), headers
     if shape == "anthropic":
         return error.status, msgspec.json.encode(anthropic_error(error)), headers
+    if isinstance(error, RouteNotFound) or error.code == "method_not_allowed":
+        return error.status, msgspec.json.encode({"detail": error.message}), headers
     if shape == "openai":
         return error.status, msgspec.json.encode({"error": openai_error(error)}), headers
     if isinstance(error, FieldInvalid):

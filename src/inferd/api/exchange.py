@@ -132,12 +132,15 @@ class Exchange:
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""
         self.status = status
-        own = (b"x-request-id", self.request_id.encode())
+        own = [(b"x-request-id", self.request_id.encode())]
+        if self.shape == "anthropic":
+            # The name that Anthropic's clients read.
+            own.append((b"request-id", self.request_id.encode()))
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*headers, own, *_ALWAYS],
+                "headers": [*headers, *own, *_ALWAYS],
             }
         )
 

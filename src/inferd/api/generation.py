@@ -6,7 +6,8 @@ A dialect decodes its body into a `Wish` and brings a factory of Answers; `gener
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -21,6 +22,8 @@ from inferd.tasks.base import Tier
 from inferd.tasks.text_generation import TextGenerationRequest, Tool, ToolUse
 
 TOOLS_MAX = 128
+DEPTH_MAX = 128
+"""Levels of a JSON Schema; encoders recurse, and engines bear fewer."""
 FALLBACKS_MAX = 4
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TEMPLATE_KWARGS = frozenset({"enable_thinking", "thinking", "reasoning_effort"})
@@ -84,7 +87,7 @@ def fallbacks(model: str, models: Sequence[str] | None) -> tuple[str, ...]:
     if not models:
         return (model,)
     for name in models:
-        if name.startswith("deploy_id:") or ":" in name:
+        if ":" in name:
             raise BadRequest("models takes plain model names.", param="models")
     return tuple(dict.fromkeys(models))
 
@@ -120,6 +123,22 @@ def tool_use(
     return ToolUse(tuple(tools), required=required, parallel=parallel)
 
 
+def check_depth(schema: object, at: str) -> None:
+    """Refuse a schema that is nested too deeply to be encoded again. Raises BadRequest."""
+    layer = [schema]
+    for _ in range(DEPTH_MAX):
+        layer = [child for node in layer for child in _children(node)]
+        if not layer:
+            return
+    raise BadRequest(f"A schema nests at most {DEPTH_MAX} levels.", param=at)
+
+
+def _children(node: object) -> Iterable[object]:
+    if isinstance(node, dict):
+        return cast("dict[str, object]", node).values()
+    return cast("list[object]", node) if isinstance(node, list) else ()
+
+
 def _check_tools(tools: Sequence[Tool]) -> None:
     if len(tools) > TOOLS_MAX:
         raise BadRequest(f"tools holds at most {TOOLS_MAX} functions.", param="tools")
@@ -129,6 +148,7 @@ def _check_tools(tools: Sequence[Tool]) -> None:
                 "A function's name has 1 to 64 letters, digits, underscores and dashes.",
                 param=f"tools.{index}.function.name",
             )
+        check_depth(tool.parameters, f"tools.{index}.function.parameters")
     if len({tool.name for tool in tools}) < len(tools):
         raise BadRequest("Two functions have one name.", param="tools")
 

@@ -81,7 +81,7 @@ def cache_scope(exchange: Exchange, services: Services) -> str:
 
 def find_model(services: Services, name: str, task: TaskName) -> ModelCard:
     """The card of a model that does this task. Raises ModelNotFound or BadRequest."""
-    card = services.catalog.get(name)
+    card = services.catalog.serving(name)
     if card.task != task:
         raise BadRequest(f"The model {name} does {card.task}, not {task}.", param="model")
     return card

@@ -8,10 +8,14 @@ from typing import Any
 import msgspec
 
 from inferd import __version__
+from inferd.api.errors import Shape
 from inferd.api.routes import Json, Route
 
-_ERROR_OPENAI = {"$ref": "#/components/schemas/OpenAIError"}
-_ERROR_NATIVE = {"$ref": "#/components/schemas/NativeError"}
+_ERRORS: dict[Shape, str] = {
+    "openai": "OpenAIError",
+    "native": "NativeError",
+    "anthropic": "AnthropicError",
+}
 _REFUSALS = {
     "400": "A value is wrong, or a field is not supported.",
     "401": "No credential, or a wrong one.",
@@ -27,6 +31,18 @@ _REFUSALS = {
     "503": "Not now; see Retry-After.",
 }
 _SCHEMAS: Json = {
+    "AnthropicError": {
+        "type": "object",
+        "required": ["type", "error"],
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "required": ["type", "message"],
+                "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
     "OpenAIError": {
         "type": "object",
         "required": ["error"],
@@ -128,7 +144,7 @@ def _responses(route: Route, schema_of: dict[type, Any]) -> Json:
             f.name for f in msgspec.structs.fields(route.takes)
         }:
             good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    error = _ERROR_OPENAI if route.shape == "openai" else _ERROR_NATIVE
+    error = {"$ref": f"#/components/schemas/{_ERRORS[route.shape]}"}
     shown = {"application/json": {"schema": error}}
     refusals = {
         status: {"description": sentence, "content": shown}

@@ -8,6 +8,7 @@ import msgspec
 
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
+from inferd.api.live import Live
 from inferd.api.metrics import Metrics
 from inferd.catalog.catalog import Catalog
 from inferd.clock import Clock
@@ -51,3 +52,8 @@ class Services:
     clock: Clock
     options: ApiOptions = field(default_factory=ApiOptions)
     metrics: Metrics = field(default_factory=Metrics)
+    live: Live = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Follow this installation's clock."""
+        object.__setattr__(self, "live", Live(self.clock))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from inferd.api.anthropic.count_tokens import count_tokens
 from inferd.api.anthropic.messages import messages
 from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn, MessagesOut
-from inferd.api.manage import server, tokens, usage
+from inferd.api.live import LiveFigures
+from inferd.api.manage import account, server, tokens, usage
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -16,7 +17,7 @@ from inferd.api.openai.completions import CompletionIn, CompletionOut, completio
 from inferd.api.openai.responses import create_response, stored_response
 from inferd.api.openai.responses_in import ResponseIn
 from inferd.api.openai.responses_out import ResponseOut
-from inferd.api.routes import Endpoint, Route
+from inferd.api.routes import Access, Endpoint, Route
 from inferd.api.tokenization import (
     DetokenizeIn,
     DetokenizeOut,
@@ -35,6 +36,14 @@ def _both(
         Route(method, prefix + path, endpoint, "token", "openai", summary, takes, gives)
         for prefix in ("/v1/openai", "/v1")
     ]
+
+
+_EMPTY_LISTS: list[tuple[str, Access, str]] = [
+    ("featured", "catalogue", "Featured models: none"),
+    ("lora/list", "catalogue", "Adapters: none"),
+    ("private/list", "token", "The account's own models: none"),
+    ("deployment/list", "token", "Models of the account's deployments: none"),
+]
 
 
 def _catalogue() -> list[Route]:
@@ -69,6 +78,10 @@ def _catalogue() -> list[Route]:
             "native",
             "All models with prices",
         ),
+        *(
+            Route("GET", f"/models/{name}", native_models.no_models, access, "native", summary)
+            for name, access, summary in _EMPTY_LISTS
+        ),
         Route(
             "GET",
             "/models/{rest}",
@@ -96,6 +109,24 @@ def _responses() -> list[Route]:
 def _server() -> list[Route]:
     admin = "admin"
     return [
+        Route(
+            "GET",
+            "/cli/version",
+            account.cli_version,
+            "public",
+            "native",
+            "Which command line tools are welcome",
+            gives=account.CliVersion,
+        ),
+        Route(
+            "GET",
+            "/v1/metrics/live",
+            account.live,
+            "token",
+            "native",
+            "Figures of the last minute",
+            gives=LiveFigures,
+        ),
         Route("GET", "/health", server.health, "public", "native", "Alive?", gives=server.Health),
         Route("GET", "/metrics", server.metrics, admin, "native", "Prometheus metrics"),
         Route(
@@ -113,6 +144,17 @@ def _server() -> list[Route]:
 def _account() -> list[Route]:
     admin = "admin"
     return [
+        Route("GET", "/v1/me", account.me, "token", "native", "Who am I?", gives=account.Me),
+        Route(
+            "POST",
+            "/v1/request-costs",
+            account.request_costs,
+            "token",
+            "native",
+            "What single requests of the account cost",
+            account.RequestCostsIn,
+            account.RequestCostsOut,
+        ),
         Route("GET", "/v1/api-tokens", tokens.list_tokens, admin, "native", "API tokens, masked"),
         Route(
             "POST",

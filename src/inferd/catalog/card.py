@@ -160,6 +160,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int = 0
     """Known resident size of a worker; 0: estimated from the files."""
     tags: tuple[str, ...] = ()
+    replaced_by: str | None = None
+    """The model that answers for this one."""
+    deprecated_unix: int | None = None
+    """Since when, or from when on."""
     created_unix: int = 1_731_000_000
     """Release of the weights, for `created` in model lists."""
 
@@ -168,6 +172,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.price is None:
             return Rate(0), Rate(0), Rate(0)
         return self.price.rates()
+
+    def version(self) -> str:
+        """The hash of its first file: what `name:version` and `?version=` may say; "" if none."""
+        return next((file.sha256 for file in self.files if file.sha256), "")
 
     def tiers(self) -> dict[Tier, int]:
         """Multipliers in millionths, of the tiers that the model has."""

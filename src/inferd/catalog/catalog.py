@@ -10,6 +10,8 @@ from inferd.catalog.card import ModelCard, read_card
 from inferd.errors import BadRequest, ModelNotFound
 
 _NAME_LENGTH_SHOWN = 100
+VERSION_CHARACTERS_MIN = 7
+"""Of a hash, as in git."""
 _CARD_BYTES_MAX = 1 << 20
 
 
@@ -25,6 +27,23 @@ class Catalog:
         if card is None:
             shown = name if len(name) <= _NAME_LENGTH_SHOWN else name[:_NAME_LENGTH_SHOWN] + "…"
             raise ModelNotFound(f"The model {shown!r} does not exist here.", param="model")
+        return card
+
+    def serving(self, name: str, version: str = "") -> ModelCard:
+        """The card that answers for a name: `owner/name`, `owner/name:version`, a replaced one.
+
+        ModelNotFound also for a version that is not here.
+        """
+        if not version:
+            name, _, version = name.partition(":")
+        card = self.get(name)
+        known = card.version()
+        if version and not (len(version) >= VERSION_CHARACTERS_MIN and known.startswith(version)):
+            raise ModelNotFound(f"The model {name} has no such version here.", param="model")
+        seen = {card.name}
+        while card.replaced_by is not None and card.replaced_by not in seen:
+            seen.add(card.replaced_by)
+            card = self.get(card.replaced_by)
         return card
 
     def cards(self) -> tuple[ModelCard, ...]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import llguidance
 import msgspec
 
+from inferd.engines.closed_schema import closed
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.text_generation import Constraint, Tool
 
@@ -36,12 +37,20 @@ _UNKNOWN = re.compile(r"Unimplemented keys: (\[[^\]]*\])")
 _EOS = 256
 
 
-def json_rule(schema: dict[str, Any] | bool) -> str:  # noqa: FBT001 true and false are schemas
-    """A rule body that matches JSON of this schema on one line."""
+def json_rule(
+    schema: dict[str, Any] | bool,  # noqa: FBT001 true and false are schemas
+    *,
+    lenient: bool = False,
+) -> str:
+    """A rule body that matches JSON of this schema on one line.
+
+    `lenient`: keywords that cannot be enforced are left out instead of being refused.
+    """
     if isinstance(schema, bool):
         schema = {} if schema else {"not": {}}
-    own = {name: value for name, value in schema.items() if name != "x-guidance"}
-    return "%json " + msgspec.json.encode({**own, "x-guidance": COMPACT}).decode()
+    own = {name: value for name, value in closed(schema).items() if name != "x-guidance"}
+    options = {**COMPACT, "lenient": True, "coerce_one_of": True} if lenient else COMPACT
+    return "%json " + msgspec.json.encode({**own, "x-guidance": options}).decode()
 
 
 def constraint_rule(constraint: Constraint) -> str:
@@ -70,7 +79,8 @@ def tools_rules(tools: tuple[Tool, ...]) -> str:
             )
         head = msgspec.json.encode('{"name": "' + tool.name + '", "arguments": ').decode()
         rules.append(f'call{index}: {head} args{index} "}}\\n</tool_call>"')
-        rules.append(f"args{index}: {json_rule({**parameters, 'type': 'object'})}")
+        schema: dict[str, Any] = {"properties": {}, **parameters, "type": "object"}
+        rules.append(f"args{index}: {json_rule(schema, lenient=not tool.strict)}")
     return "\n".join(rules)
 
 

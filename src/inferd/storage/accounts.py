@@ -29,6 +29,13 @@ async def by_name(connection: AsyncConnection, name: str) -> AccountRow | None:
     return None if found is None else AccountRow(*found)
 
 
+async def by_id(connection: AsyncConnection, account_id: str) -> AccountRow | None:
+    """The account of an id."""
+    query = select(accounts).where(accounts.c.id == account_id)
+    found = (await connection.execute(query)).first()
+    return None if found is None else AccountRow(*found)
+
+
 async def every(connection: AsyncConnection) -> Sequence[AccountRow]:
     """All accounts."""
     return [AccountRow(*row) for row in await connection.execute(select(accounts))]

@@ -62,6 +62,16 @@ async def sums(
     return [UsageSum(*row) for row in await connection.execute(query)]
 
 
+async def costs(
+    connection: AsyncConnection, account_id: str, request_ids: Sequence[str]
+) -> dict[str, int]:
+    """Request id → nano-dollars, of those that belong to the account."""
+    query = select(entries.c.request_id, entries.c.cost_nanos).where(
+        entries.c.request_id.in_(request_ids), entries.c.account_id == account_id
+    )
+    return {row[0]: row[1] for row in await connection.execute(query)}
+
+
 async def spent_by_account(connection: AsyncConnection) -> dict[str, int]:
     """Account → nano-dollars of all its entries."""
     query = select(entries.c.account_id, func.sum(entries.c.cost_nanos)).group_by(

@@ -51,6 +51,8 @@ class Tool(msgspec.Struct, frozen=True):
     description: str = ""
     parameters: dict[str, Any] = {}
     """JSON Schema of the arguments."""
+    strict: bool = False
+    """Refuse keywords that cannot be enforced; else they are left out of what is enforced."""
 
 
 class ToolUse(msgspec.Struct, frozen=True):
@@ -114,9 +116,7 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
 
 
-class TextGenerationRequest(
-    msgspec.Struct, frozen=True, omit_defaults=True, tag="text-generation"
-):
+class TextGenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="text-generation"):
     """One validated request."""
 
     model: str

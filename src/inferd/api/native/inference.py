@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
 
 from inferd.api.exchange import Exchange
 from inferd.api.native.text_generation import text_generation
@@ -19,10 +20,9 @@ TASKS: dict[TaskName, Endpoint] = {"text-generation": text_generation}
 
 async def inference(exchange: Exchange, services: Services) -> None:
     """Hand the call to its model's task."""
-    card = services.catalog.get(exchange.rest)
+    query = parse_qs(exchange.query.decode("latin-1"))
+    card = services.catalog.serving(exchange.rest, query.get("version", [""])[0])
     endpoint = TASKS.get(card.task)
     if endpoint is None:
         raise BadRequest(f"The task {card.task} is not supported yet.")
-    if exchange.query.startswith(b"version=") and exchange.query != b"version=":
-        raise BadRequest("Models have one version here; leave `version` out.", param="version")
     await endpoint(exchange, services, card)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from inferd.api.exchange import Exchange
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
+from inferd.api.openai.chat import ChatIn
+from inferd.api.openai.chat_answer import ChatOut
+from inferd.api.openai.completions import CompletionIn, CompletionOut
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
+from inferd.errors import NotFound
+from inferd.metering.cost import ONE
 from inferd.money import NANOS_PER_USD, Rate
 
 
@@ -21,8 +27,8 @@ class TokenPricing(msgspec.Struct, frozen=True):
     rate_per_input_token_cached: float
     type: str = "tokens"
     rate_per_input_token_cache_write: None = None
-    rate_per_service_tier_priority: None = None
-    rate_per_service_tier_flex: None = None
+    rate_per_service_tier_priority: float | None = None
+    rate_per_service_tier_flex: float | None = None
     discount: None = None
     discount_ends_at: None = None
     short: None = None
@@ -41,8 +47,9 @@ class ModelOut(msgspec.Struct, frozen=True, kw_only=True):
     tags: list[str]
     pricing: TokenPricing
     max_tokens: int
-    replaced_by: None = None
-    deprecated: None = None
+    replaced_by: str | None = None
+    deprecated: int | None = None
+    """Unix seconds."""
     quantization: None = None
     mmlu: None = None
     expected: None = None
@@ -77,7 +84,14 @@ def _cents_per_token(rate: Rate) -> float:
 def _pricing(card: ModelCard) -> TokenPricing:
     fresh, cached, output = card.rates()
     share = cached / fresh if fresh else 1.0
-    return TokenPricing(_cents_per_token(fresh), _cents_per_token(output), share)
+    tiers = {tier: value / ONE for tier, value in card.tiers().items()}
+    return TokenPricing(
+        _cents_per_token(fresh),
+        _cents_per_token(output),
+        share,
+        rate_per_service_tier_priority=tiers.get("priority"),
+        rate_per_service_tier_flex=tiers.get("flex"),
+    )
 
 
 def _model_out(card: ModelCard) -> ModelOut:
@@ -90,6 +104,8 @@ def _model_out(card: ModelCard) -> ModelOut:
         pricing=_pricing(card),
         max_tokens=card.context_length,
         create_ts=card.created_unix,
+        replaced_by=card.replaced_by,
+        deprecated=card.deprecated_unix,
     )
 
 
@@ -105,7 +121,7 @@ def _details(card: ModelCard, base_url: str) -> ModelDetails:
     )
     return ModelDetails(
         **listed,
-        version=next((file.sha256 for file in card.files if file.sha256), "") or "",
+        version=card.version(),
         owner=card.name.partition("/")[0],
         licence=card.licence,
         curl_inv=curl,
@@ -115,13 +131,61 @@ def _details(card: ModelCard, base_url: str) -> ModelDetails:
         out_docs="`results` holds the continuations, without the prompt.",
         in_schema=_schema(TextGenerationIn),
         out_schema=_schema(TextGenerationOut),
-        schemas=[],
+        schemas=[
+            {"key": key, "url": f"{base_url}/models/{card.name}/schema/{key}"} for key in SCHEMAS
+        ],
         max_output_tokens=card.context_length,
     )
 
 
 def _schema(struct: type) -> dict[str, Any]:
     return msgspec.json.schema(struct)
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """The schemas of one way to call a model."""
+
+    variant: dict[str, str]
+    schema_in: dict[str, Any]
+    schema_out: dict[str, Any] | None
+    schema_stream: dict[str, Any] | None = None
+    fields_in: list[dict[str, Any]] = []
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of a model's files."""
+
+    model_name: str
+    version: str
+    uploaded_at: str
+
+
+SCHEMAS: dict[str, tuple[type, type]] = {
+    "default": (TextGenerationIn, TextGenerationOut),
+    "openai-chat-completions": (ChatIn, ChatOut),
+    "openai-completions": (CompletionIn, CompletionOut),
+}
+"""Variant → what goes in and what comes out."""
+
+
+async def _versions(exchange: Exchange, card: ModelCard) -> None:
+    released = datetime.fromtimestamp(card.created_unix, UTC).isoformat()
+    body = [Version(card.name, card.version(), released)]
+    await exchange.respond(200, msgspec.json.encode(body))
+
+
+async def _variant(exchange: Exchange, card: ModelCard, base_url: str, key: str) -> None:
+    if key not in SCHEMAS:
+        raise NotFound(f"There is no schema {key[:64]!r}; there are {', '.join(SCHEMAS)}.")
+    takes, gives = SCHEMAS[key]
+    url = f"{base_url}/models/{card.name}/schema/{key}"
+    body = Variant({"key": key, "url": url}, _schema(takes), _schema(gives))
+    await exchange.respond(200, msgspec.json.encode(body))
+
+
+async def no_models(exchange: Exchange, services: Services) -> None:
+    """Lists of what cannot be made here: adapters, private models, deployments, features."""
+    await exchange.respond(200, b"[]")
 
 
 async def model_list(exchange: Exchange, services: Services) -> None:
@@ -131,7 +195,14 @@ async def model_list(exchange: Exchange, services: Services) -> None:
 
 
 async def model_details(exchange: Exchange, services: Services) -> None:
-    """One model, with what a client needs to call it."""
-    card = services.catalog.get(exchange.rest)
+    """One model, with what a client needs to call it; its versions; one of its schemas."""
+    name, _, asked = exchange.rest.partition("/schema/")
+    if not asked and name.endswith("/versions"):
+        await _versions(exchange, services.catalog.get(name.removesuffix("/versions")))
+        return
+    card = services.catalog.get(name)
     host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+    if asked:
+        await _variant(exchange, card, f"http://{host}", asked)
+        return
     await exchange.respond(200, msgspec.json.encode(_details(card, f"http://{host}")))

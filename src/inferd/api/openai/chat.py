@@ -74,6 +74,8 @@ class FunctionIn(msgspec.Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """JSON Schema of its arguments; they are always held to it."""
+    strict: bool | None = None
+    """Refuse a schema with keywords that cannot be enforced, instead of leaving them out."""
 
 
 class ToolIn(msgspec.Struct, frozen=True):
@@ -191,7 +193,14 @@ def _tool_use(wire: ChatIn) -> ToolUse | None:
         if tool.function is None:
             raise BadRequest("function is missing.", param=f"tools.{index}.function")
         function = tool.function
-        tools.append(Tool(function.name, function.description or "", function.parameters or {}))
+        tools.append(
+            Tool(
+                function.name,
+                function.description or "",
+                function.parameters or {},
+                bool(function.strict),
+            )
+        )
     choice = wire.tool_choice
     if isinstance(choice, ToolChoiceIn):
         if choice.function is None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from inferd.api.generation import Wish, fallbacks
+from inferd.api.generation import Wish, check_depth, fallbacks
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.text_generation import Constraint, Prompt, Sampling, TextGenerationRequest
 
@@ -134,6 +134,7 @@ def constraint(given: ResponseFormat | None) -> Constraint | None:
         return Constraint("regex", pattern=given.regex)
     if given.json_schema is None or given.json_schema.schema is None:
         raise BadRequest("The schema is missing.", param="response_format.json_schema.schema")
+    check_depth(given.json_schema.schema, "response_format.json_schema.schema")
     return Constraint("json_schema", schema=given.json_schema.schema)
 
 

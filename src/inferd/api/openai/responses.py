@@ -21,7 +21,7 @@ from inferd.api.openai.responses_out import (
     response_started,
     response_usage,
 )
-from inferd.api.openai.responses_tools import check_depth, tool_use
+from inferd.api.openai.responses_tools import tool_use
 from inferd.api.services import Services
 from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, NotFound, TooManyRequests
@@ -186,5 +186,5 @@ def _constraint(wire: ResponseIn) -> Constraint | None:
         return None
     if wanted.type == "json_schema" and wanted.schema is None:
         raise BadRequest("schema is missing.", param="text.format.schema")
-    check_depth(wanted.schema, "text.format.schema")
+    generation.check_depth(wanted.schema, "text.format.schema")
     return Constraint(wanted.type, schema=wanted.schema)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
-
 from inferd.api import generation
 from inferd.api.openai.responses_in import AllowedTool, ResponseIn, ResponseTool, ResponseToolChoice
 from inferd.errors import BadRequest, UnsupportedField
@@ -50,24 +47,8 @@ def _function(tool: ResponseTool, at: str) -> Tool:
             "A function's name has 1 to 64 letters, digits, underscores and dashes.",
             param=f"{at}.name",
         )
-    check_depth(tool.parameters, f"{at}.parameters")
-    return Tool(tool.name, tool.description or "", tool.parameters or {})
-
-
-def check_depth(schema: dict[str, Any] | None, at: str) -> None:
-    """Raise BadRequest for a schema that is nested too deeply."""
-    layer: list[object] = [schema]
-    for _ in range(DEPTH_MAX):
-        layer = [child for node in layer for child in _children(node)]
-        if not layer:
-            return
-    raise BadRequest(f"A schema nests at most {DEPTH_MAX} levels.", param=at)
-
-
-def _children(node: object) -> Iterable[object]:
-    if isinstance(node, dict):
-        return cast("dict[str, object]", node).values()
-    return cast("list[object]", node) if isinstance(node, list) else ()
+    generation.check_depth(tool.parameters, f"{at}.parameters")
+    return Tool(tool.name, tool.description or "", tool.parameters or {}, bool(tool.strict))
 
 
 def _chosen(

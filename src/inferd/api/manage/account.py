@@ -1,0 +1,111 @@
+"""Who the caller is, and what single requests cost (deepinfra-api 7, 9.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from inferd.access.caller import ADMIN
+from inferd.api import inference
+from inferd.api.exchange import Exchange
+from inferd.api.services import Services
+from inferd.errors import NotFound
+from inferd.storage import accounts, entries
+
+ASKED_MAX = 1000
+
+
+class Me(msgspec.Struct, frozen=True, kw_only=True):
+    """The account of the credential. What an installation of one's own does not know is null."""
+
+    uid: str
+    display_name: str
+    name: str
+    is_admin: bool
+    email: str | None = None
+    email_verified: bool = False
+    account_setup: bool = True
+    provider: str = "inferd"
+    picture: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    country: str | None = None
+    is_business_account: bool = False
+    company: str | None = None
+    website: str | None = None
+    title: str | None = None
+    root_uid: str | None = None
+    is_team_account: bool = False
+
+
+class RequestCostsIn(msgspec.Struct, frozen=True):
+    """Which requests: the `x-request-id` of their answers."""
+
+    request_ids: Annotated[
+        list[Annotated[str, Meta(max_length=64)]], Meta(max_length=ASKED_MAX)
+    ] = msgspec.field(name="requestIds")
+
+
+class RequestCost(msgspec.Struct, frozen=True, rename="camel"):
+    """What one request cost."""
+
+    request_id: str
+    cost_nano_usd: int
+
+
+class RequestCostsOut(msgspec.Struct, frozen=True):
+    """Those that the account made and that are settled, in the order asked for."""
+
+    requests: list[RequestCost]
+
+
+class CliVersion(msgspec.Struct, frozen=True):
+    """Which command line tools are welcome."""
+
+    min: str
+    update: str
+    latest: str
+
+
+_COSTS = msgspec.json.Decoder(RequestCostsIn)
+_CLI = CliVersion(min="0.1.0", update="0.6.0", latest="0.6.0")
+"""deepctl asks before every command; 0.6.0 is the newest that was read."""
+
+
+async def me(exchange: Exchange, services: Services) -> None:
+    """GET /v1/me."""
+    caller = exchange.caller
+    async with services.database.reading() as connection:
+        row = await accounts.by_id(connection, caller.account_id)
+    if row is None:
+        raise NotFound("The account does not exist any more.")
+    body = Me(
+        uid=row.id,
+        display_name=row.name,
+        name=row.name,
+        is_admin=caller.may(ADMIN),
+        root_uid=row.id,
+    )
+    await exchange.respond(200, msgspec.json.encode(body))
+
+
+async def request_costs(exchange: Exchange, services: Services) -> None:
+    """POST /v1/request-costs."""
+    wire = await inference.read(exchange, services, _COSTS)
+    async with services.database.reading() as connection:
+        costs = await entries.costs(connection, exchange.caller.account_id, wire.request_ids)
+    asked = dict.fromkeys(wire.request_ids)
+    body = RequestCostsOut([RequestCost(id_, costs[id_]) for id_ in asked if id_ in costs])
+    await exchange.respond(200, msgspec.json.encode(body))
+
+
+async def live(exchange: Exchange, services: Services) -> None:
+    """GET /v1/metrics/live."""
+    await exchange.respond(200, msgspec.json.encode(services.live.figures()))
+
+
+async def cli_version(exchange: Exchange, services: Services) -> None:
+    """GET /cli/version."""
+    await exchange.respond(200, msgspec.json.encode(_CLI))
