@@ -5,5 +5,6 @@ from __future__ import annotations
 from tests.hostile.attack import Attack
 from tests.hostile.corpus_bodies import BODIES
 from tests.hostile.corpus_fields import FIELDS
+from tests.hostile.corpus_tools import TOOLS
 
-CORPUS: dict[str, list[Attack]] = {**FIELDS, **BODIES}
+CORPUS: dict[str, list[Attack]] = {**FIELDS, **BODIES, **TOOLS}

@@ -53,15 +53,18 @@ def request(
 async def ask(port: int, raw: bytes) -> Answer:
     """Send everything and read until the server closes; it may answer and close before the end."""
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with asyncio.timeout(ANSWER_SECONDS_MAX), connected(port) as (reader, writer):
+    began, told = loop.time(), bytearray()
+    async with connected(port) as (reader, writer):
         sending = asyncio.ensure_future(_send(writer, raw))
         try:
-            told = await _until_closed(reader)
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                    while chunk := await reader.read(1 << 16):
+                        told += chunk
         finally:
             sending.cancel()
             await asyncio.wait([sending])
-    return parsed(told, loop.time() - began)
+    return parsed(bytes(told), loop.time() - began)
 
 
 async def _send(writer: asyncio.StreamWriter, raw: bytes) -> None:
@@ -69,14 +72,6 @@ async def _send(writer: asyncio.StreamWriter, raw: bytes) -> None:
         for start in range(0, len(raw), 1 << 16):
             writer.write(raw[start : start + (1 << 16)])
             await writer.drain()
-
-
-async def _until_closed(reader: asyncio.StreamReader) -> bytes:
-    told = bytearray()
-    with suppress(ConnectionError):
-        while chunk := await reader.read(1 << 16):
-            told += chunk
-    return bytes(told)
 
 
 def parsed(told: bytes, seconds: float = 0) -> Answer:
