@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from inferd import ids
@@ -29,6 +30,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+LINGER_SECONDS = 2.0
+LINGER_BYTES_MAX = 64 * 1024 * 1024
 _ALWAYS = ((b"x-content-type-options", b"nosniff"),)
 
 
@@ -163,7 +166,21 @@ class Exchange:
         named = any(name == b"content-type" for name, _ in extra)
         close = [] if self._body_complete or self.method in ("GET", "HEAD") else _closing(self)
         await self.start(status, [*([] if named else [JSON]), length, *extra, *close])
+        if close:
+            await self.write(body)
+            await self._linger()
+            body = b""
         await self.end(body)
+
+    async def _linger(self) -> None:
+        """Read on for a moment: closing on unread bytes would destroy the answer on its way."""
+        size, more = 0, True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while more and size < LINGER_BYTES_MAX:
+                    message = await self._receive()
+                    more = message["type"] == "http.request" and message.get("more_body", False)
+                    size += len(message.get("body", b""))
 
 
 def _closing(exchange: Exchange) -> list[tuple[bytes, bytes]]:

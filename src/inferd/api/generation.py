@@ -6,7 +6,7 @@ A dialect decodes its body into a `Wish` and brings a factory of Answers; `gener
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -154,7 +154,7 @@ def _check_tools(tools: Sequence[Tool]) -> None:
 
 
 def template_kwargs(
-    given: dict[str, str | int | bool | None] | None, effort: str | None
+    given: Mapping[str, object] | None, effort: str | None
 ) -> dict[str, str | int | bool]:
     """Variables of the chat template: the caller's own, over those that the effort makes."""
     kwargs: dict[str, str | int | bool] = {}
@@ -171,6 +171,12 @@ def template_kwargs(
                 f"chat_template_kwargs takes {', '.join(sorted(TEMPLATE_KWARGS))}.",
                 param=f"chat_template_kwargs.{name[:64]}",
             )
-        if value is not None:
-            kwargs[name] = value[:64] if isinstance(value, str) else value
+        if value is None:
+            continue
+        if not isinstance(value, str | int) or (isinstance(value, str) and len(value) > 64):
+            raise BadRequest(
+                "A value is true, false, a number or a short text.",
+                param=f"chat_template_kwargs.{name}",
+            )
+        kwargs[name] = value
     return kwargs

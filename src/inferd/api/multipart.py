@@ -6,9 +6,8 @@ its raw text unless it is a quoted string.
 
 from __future__ import annotations
 
+import re
 import types
-from email.parser import BytesParser
-from email.policy import HTTP
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -20,6 +19,18 @@ from inferd.errors import BadRequest
 T = TypeVar("T", bound=msgspec.Struct)
 
 PARTS_MAX = 128
+HEAD_BYTES_MAX = 4096
+CONTENT_TYPE_BYTES_MAX = 512
+_BOUNDARY = re.compile(
+    rb';\s*boundary=(?:"([^"\r\n]{1,70})"|([0-9A-Za-z\'()+_,./:=?-]{1,70}))\s*(?:;|$)',
+    re.IGNORECASE,
+)
+_DISPOSITION = re.compile(
+    rb"content-disposition:[ \t]*form-data(?:[ \t]*;[ \t]*(?!name=)[a-z]+\*?="
+    rb'(?:"[^"\r\n]*"|[^;"\r\n]*))*[ \t]*;[ \t]*name=(?:"([^"\r\n]{1,256})"|([^;"\s]{1,256}))'
+    rb'(?:[ \t]*;[ \t]*[a-z]+\*?=(?:"[^"\r\n]*"|[^;"\r\n]*))*[ \t]*$',
+    re.IGNORECASE,
+)
 
 
 def is_multipart(content_type: bytes | None) -> bool:
@@ -40,18 +51,9 @@ def decode_form(body: bytes, content_type: bytes, struct: type[T]) -> T:
 
 
 def _texts(body: bytes, content_type: bytes) -> dict[str, str]:
-    if body.count(b"\n--") > PARTS_MAX:
-        raise BadRequest(f"A form has at most {PARTS_MAX} parts.")
-    head = b"content-type: " + content_type.replace(b"\r", b"").replace(b"\n", b"")
-    message = BytesParser(policy=HTTP).parsebytes(head + b"\r\n\r\n" + body)
-    if not message.is_multipart():
-        raise BadRequest("The body is not a sound multipart form.")
     texts: dict[str, str] = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        if not isinstance(name, str) or not isinstance(content, bytes):
-            raise BadRequest("A part of the form has no name.")
+    for head, content in _parts(body, _boundary(content_type)):
+        name = _name(head)
         try:
             texts[name] = content.decode()
         except UnicodeDecodeError:
@@ -59,10 +61,46 @@ def _texts(body: bytes, content_type: bytes) -> dict[str, str]:
     return texts
 
 
+def _boundary(content_type: bytes) -> bytes:
+    found = _BOUNDARY.search(content_type[:CONTENT_TYPE_BYTES_MAX])
+    if found is None:
+        raise BadRequest("The content type names no boundary.")
+    return found[1] or found[2]
+
+
+def _parts(body: bytes, boundary: bytes) -> list[tuple[bytes, bytes]]:
+    """(head, content) of each part; RFC 7578 over RFC 2046, lines end in CRLF."""
+    delimiter = b"\r\n--" + boundary
+    pieces = (b"\r\n" + body).split(delimiter, PARTS_MAX + 2)
+    if len(pieces) > PARTS_MAX + 2:
+        raise BadRequest(f"A form has at most {PARTS_MAX} parts.")
+    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
+        raise BadRequest("The body is not a sound multipart form.")
+    parts: list[tuple[bytes, bytes]] = []
+    for piece in pieces[1:-1]:
+        line, _, rest = piece.partition(b"\r\n")
+        head, found, content = rest.partition(b"\r\n\r\n")
+        if line.strip(b" \t") or not found or len(head) > HEAD_BYTES_MAX:
+            raise BadRequest("A part of the form is not sound.")
+        parts.append((head, content))
+    return parts
+
+
+def _name(head: bytes) -> str:
+    for line in head.split(b"\r\n"):
+        found = _DISPOSITION.match(line)
+        if found is not None:
+            try:
+                return (found[1] or found[2]).decode()
+            except UnicodeDecodeError:
+                break
+    raise BadRequest("A part of the form has no name.")
+
+
 def _value(text: str, *, is_text: bool) -> Any:
     try:
         value: Any = msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return text if is_text and not isinstance(value, str) else value
 

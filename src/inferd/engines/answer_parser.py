@@ -40,7 +40,6 @@ _OPENING = re.compile(
     + r")\Z)"
 )
 _STRUCTURE = re.compile(r'["{}\[\]]')
-_IN_STRING = re.compile(r'["\\]')
 
 State = Literal["opening", "thinking", "content", "arguments", "tail"]
 
@@ -175,22 +174,35 @@ class AnswerParser:
         """Where the object ends, or how far it is certain; keeps the place in between."""
         at = self._at
         while True:
-            found = (_IN_STRING if self._in_string else _STRUCTURE).search(self._buffer, at)
+            if self._in_string:
+                at = self._string_end(at)
+                if self._in_string:
+                    return at
+            found = _STRUCTURE.search(self._buffer, at)
             if found is None:
                 return len(self._buffer)
             at = found.end()
-            if found[0] == "\\":
-                if at == len(self._buffer):
-                    return at - 1
-                at += 1
-            elif found[0] == '"':
-                self._in_string = not self._in_string
+            if found[0] == '"':
+                self._in_string = True
             elif found[0] in "{[":
                 self._depth += 1
             else:
                 self._depth -= 1
                 if self._depth == 0:
                     return at
+
+    def _string_end(self, at: int) -> int:
+        """Behind the quote that ends the string, or how far it goes; a lone escape stays."""
+        while True:
+            quote = self._buffer.find('"', at)
+            piece = self._buffer[at : quote if quote >= 0 else len(self._buffer)]
+            escapes = len(piece) - len(piece.rstrip("\\"))
+            if quote < 0:
+                return len(self._buffer) - escapes % 2
+            at = quote + 1
+            if escapes % 2 == 0:
+                self._in_string = False
+                return at
 
     def _tail(self) -> bool:
         _, found = self._until(CALL_CLOSE)

@@ -134,6 +134,8 @@ class LlamaChoice:
         # llama.cpp swallows exceptions of callbacks, so none may leave here unseen.
         try:
             self._read(chunk)
+        except InferdError as error:
+            self._error = error
         except Exception as error:  # noqa: BLE001 see above
             self._error = EngineFailed("llama.cpp sent something unexpected.", detail=repr(error))
         over = self._reason == "stop_sequence" or self._error is not None

@@ -6,6 +6,7 @@ import msgspec
 
 from inferd.catalog.gguf_header import GgufHeader
 from inferd.catalog.gguf_types import Array
+from inferd.engines.budget import context_exceeded
 from inferd.engines.chat_template import ChatTemplate
 from inferd.engines.grammar import Grammars, assemble, constraint_rule, tools_rules
 from inferd.engines.llama_choice import Chunk
@@ -19,6 +20,8 @@ from inferd.tasks.text_generation import (
     ToolUse,
 )
 
+TOKEN_BYTES_MAX = 256
+"""No vocabulary seen has a longer token; runs of white space have the longest."""
 REPEAT_LAST_N = 1 << 20
 _ANY = r"/(.|\n)*/"
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -35,12 +38,15 @@ class Prepared(msgspec.Struct, frozen=True):
 class LlamaPrompts:
     """Prepares requests for one model."""
 
-    def __init__(self, header: GgufHeader) -> None:
+    def __init__(self, header: GgufHeader, context_length: int) -> None:
+        self._context_length = context_length
         bos, eos = header.bos_text or "", header.eos_text or ""
         adds_bos = header.add_bos
         if adds_bos is None:
             adds_bos = header.text("tokenizer.ggml.model") == "llama"
         self.bos = bos if adds_bos else ""
+        self._marks = tuple({mark for mark in (bos, eos) if mark})
+        """Each is one token wherever it stands."""
         self.template = ChatTemplate(header.chat_template, bos_token=bos, eos_token=eos)
         tokens = header.value("tokenizer.ggml.tokens")
         self.vocabulary_size = tokens.length if isinstance(tokens, Array) else 0
@@ -53,6 +59,7 @@ class LlamaPrompts:
         prompt, in_thought = self.render(request.prompt)
         if not prompt:
             raise BadRequest("The prompt is empty.", param="prompt")
+        self.check_size(prompt)
         self._check_ids(request)
         grammar = self._grammar(request, in_thought=in_thought)
         if grammar and request.ignore_eos:
@@ -72,6 +79,16 @@ class LlamaPrompts:
         # llama.cpp adds the begin token itself; templates write it as well.
         text = rendered.text.removeprefix(self.bos) if self.bos else rendered.text
         return text, rendered.in_thought
+
+    def check_size(self, prompt: str | tuple[int, ...]) -> None:
+        """Refuse what cannot fit, before it is cut into tokens. Raises ContextLengthExceeded."""
+        if isinstance(prompt, str):
+            marks = sum(prompt.count(mark) for mark in self._marks)
+            least = max(marks, len(prompt.encode("utf-8", "replace")) // TOKEN_BYTES_MAX)
+        else:
+            least = len(prompt)
+        if least > self._context_length:
+            raise context_exceeded(self._context_length, least, None)
 
     def _check_ids(self, request: TextGenerationRequest) -> None:
         groups = {

@@ -81,7 +81,7 @@ class XllamacppEngine:
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Check the header, load, probe the step size, warm up."""
         path = resources.path("model")
-        prompts = LlamaPrompts(read_header(path))
+        prompts = LlamaPrompts(read_header(path), card.context_length)
         server, listener = load_server(card, resources, path)
         self._loaded = _Loaded(
             server=server,
@@ -255,6 +255,7 @@ def _tokenized(loaded: _Loaded, request: TokenizeRequest | DetokenizeRequest) ->
         loaded.tokens.check(request.prompt.ids, "prompt")
         return Tokenized(request.prompt.ids, (), loaded.context_length)
     assert isinstance(prompt, str), "only token prompts have no text"
+    loaded.prompts.check_size(prompt)
     special = request.add_special or isinstance(request.prompt, ChatPrompt)
     pieces = loaded.tokens.tokenize(prompt, add_special=special)
     ids = tuple(id_ for id_, _ in pieces)

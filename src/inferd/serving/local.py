@@ -180,8 +180,9 @@ class LocalReplica:
         """Compute; closing the generator cancels and waits for the final usage."""
         if self._died.done() or self._stopping:
             raise ReplicaDied("The worker that served this request ended.")
-        inbox = self._inboxes[request_id] = _Inbox()
         self._send(Run(request_id, request))
+        # Nothing is read between these lines: the worker's first word finds its inbox.
+        inbox = self._inboxes[request_id] = _Inbox()
         ended = False
         try:
             while not ended:

@@ -17,7 +17,7 @@ import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources
-from inferd.errors import BY_CODE, EngineFailed, InferdError
+from inferd.errors import BY_CODE, BadRequest, EngineFailed, InferdError
 from inferd.tasks.text_generation import Event
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
@@ -103,7 +103,10 @@ def error_of(failure: Failure) -> InferdError:
 
 def frame(message: ToWorker | FromWorker) -> bytes:
     """One message as bytes."""
-    body = _encoder.encode(message)
+    try:
+        body = _encoder.encode(message)
+    except (OverflowError, RecursionError) as error:
+        raise BadRequest("A number is too large, or something nests too deeply.") from error
     if len(body) > FRAME_BYTES_MAX:
         raise EngineFailed("The request is too large to hand to a worker.")
     return _LENGTH.pack(len(body)) + body
