@@ -95,11 +95,11 @@ _TABLE = RouteTable(ROUTES)
 
 
 def shape_at(method: str, path: str) -> Shape:
-    """The error shape of a path; plain where there is no such route."""
+    """The error shape of a path; where there is no such route, Anthropic's or a plain one."""
     try:
         return _TABLE.match(method, path.partition("?")[0]).route.shape
     except (RouteNotFound, MethodNotAllowed):
-        return "plain"
+        return "anthropic" if path.startswith("/anthropic") else "plain"
 
 
 def refusal_status(path: str) -> int:

@@ -30,7 +30,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Say what was slow."""
-    for made in config.stash.get(_SIEGES, []):
+    none: list[Siege] = []
+    for made in config.stash.get(_SIEGES, none):
         terminalreporter.write_line(
             f"{made.attacks} attacks on a server; the neighbour's longest gap "
             f"{made.gap_seconds:.2f} s; the gateway grew by {made.grown_bytes >> 20} MB; slowest:"

@@ -241,12 +241,13 @@ def _formats() -> Iterator[Attack]:
     for shape in shapes:
         yield chat(f"response_format {str(shape)[:60]}", response_format=shape)
     for path in (COMPLETIONS, NATIVE):
-        for shape in ({"type": "x"}, "json", {"type": 1}):
+        broken: list[Any] = [{"type": "x"}, "json", {"type": 1}]
+        for shape in broken:
             body = {**BASES[path], "response_format": shape}
             yield attack(f"{path} response_format {shape}", path, body, refusal_status(path))
-    for schema in ("", None, []):
-        text = {"format": {"type": "json_schema", "name": "s", "schema": schema}}
-        yield attack(f"responses: schema {schema!r}", RESPONSES, {**BASES[RESPONSES], "text": text})
+    for schema in ('""', "null", "[]"):
+        text = f'{{"format": {{"type": "json_schema", "name": "s", "schema": {schema}}}}}'
+        yield attack(f"responses: schema {schema}", RESPONSES, with_text(RESPONSES, "text", text))
 
 
 def _patterns() -> Iterator[Attack]:
@@ -400,7 +401,7 @@ def _texts() -> Iterator[Attack]:
         "Jinja": "{{ 7 * 7 }}{% for i in range(1000000000) %}x{% endfor %}",
         "Python": "{0.__class__.__init__.__globals__}%s%n{}",
         "right to left": "\u202e\u2066\u200b\ufeff",
-        "combining": "a" + "\u0301" * 500,
+        "combining": "a" + "\u0301" * 20,
         "outside of the plane": "\U0010ffff\U0001f9ff",
         "controls": "".join(chr(code) for code in range(1, 32)),
         "nothing": "",

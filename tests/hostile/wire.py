@@ -50,7 +50,7 @@ def request(
     return head.encode("latin-1") + body
 
 
-async def ask(port: int, raw: bytes) -> Answer:
+async def ask(port: int, raw: bytes, seconds_max: float = ANSWER_SECONDS_MAX) -> Answer:
     """Send everything and read until the server closes; it may answer and close before the end."""
     loop = asyncio.get_running_loop()
     began, told = loop.time(), bytearray()
@@ -58,7 +58,7 @@ async def ask(port: int, raw: bytes) -> Answer:
         sending = asyncio.ensure_future(_send(writer, raw))
         try:
             with suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                async with asyncio.timeout(seconds_max):
                     while chunk := await reader.read(1 << 16):
                         told += chunk
         finally:
