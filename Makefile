@@ -31,8 +31,9 @@ fix: .venv/developing
 chaos: .venv/developing
 	$(BIN)/pytest -m chaos -s
 
-clients: .venv/developing
-	$(BIN)/pytest -m clients -rs
+clients: .venv-clients/installed .venv-clients-openai-2/installed
+	.venv-clients/bin/pytest -m clients -rs tests/clients
+	.venv-clients-openai-2/bin/pytest -m clients -rs tests/clients
 
 bench: .venv/developing
 	$(BIN)/python benchmarks/gateway/run.py
@@ -57,5 +58,13 @@ bench-footprint: .venv/developing
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $@ .venv/installed
 
+# An environment for each group of clients, away from the tools of development.
+.venv-%/installed: pyproject.toml
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@echo '*' > .venv-$*/.gitignore
+	.venv-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-$*/bin/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-clients .venv-clients-openai-2 .pytest_cache .ruff_cache .hypothesis .import_linter_cache
