@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from inferd.engines.answer_parser import AnswerParser
 
-CALL = '<tool_call>\n{"name": "f", "arguments": {"a": "}\\"{</tool_call>", "é": [1, {}]}}\n</tool_call>'
 EMPTY = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
 ARGUMENTS = '{"a": "}\\"{</tool_call>", "é": [1, {}]}'
+CALL = f'<tool_call>\n{{"name": "f", "arguments": {ARGUMENTS}}}\n</tool_call>'
 
 PIECES = [
     "<think>",

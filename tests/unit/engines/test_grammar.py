@@ -132,7 +132,7 @@ def test_a_large_schema_is_compiled_once_for_each_account() -> None:
 
 class TestClosed:
     def test_objects_that_list_their_properties_have_no_others(self) -> None:
-        inner = {"type": "object", "properties": {"x": {}}}
+        inner: dict[str, Any] = {"type": "object", "properties": {"x": {}}}
         found = closed({"properties": {"a": {"type": "array", "items": inner}}})
         assert found["additionalProperties"] is False
         assert found["properties"]["a"]["items"]["additionalProperties"] is False
