@@ -5,13 +5,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test check fix chaos clients bench bench-engine bench-footprint clean
+.PHONY: serve test check fix chaos clients hostile fuzz bench bench-engine bench-footprint clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
 
 test: .venv/developing
-	$(BIN)/pytest -m "not chaos and not clients"
+	$(BIN)/pytest -m "not chaos and not clients and not hostile and not fuzz"
 
 check: .venv/developing
 	$(BIN)/ruff format --check $(SOURCES)
@@ -34,6 +34,12 @@ chaos: .venv/developing
 clients: .venv-clients/installed .venv-clients-openai-2/installed
 	.venv-clients/bin/pytest -m clients -rs tests/clients
 	.venv-clients-openai-2/bin/pytest -m clients -rs tests/clients
+
+hostile: .venv/developing
+	$(BIN)/pytest -m hostile -s tests/hostile
+
+fuzz: .venv-fuzz/installed
+	.venv-fuzz/bin/pytest -m fuzz -rs tests/hostile/test_fuzz.py
 
 bench: .venv/developing
 	$(BIN)/python benchmarks/gateway/run.py
@@ -67,4 +73,4 @@ bench-footprint: .venv/developing
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-clients .venv-clients-openai-2 .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-clients .venv-clients-openai-2 .venv-fuzz .pytest_cache .ruff_cache .hypothesis .import_linter_cache

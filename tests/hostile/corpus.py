@@ -1,4 +1,4 @@
-"""All attacks, by group."""
+"""All attacks: campaigns of groups."""
 
 from __future__ import annotations
 
@@ -8,3 +8,4 @@ from tests.hostile.corpus_fields import FIELDS
 from tests.hostile.corpus_tools import TOOLS
 
 CORPUS: dict[str, list[Attack]] = {**FIELDS, **BODIES, **TOOLS}
+CAMPAIGNS = {"fields": FIELDS, "bodies": BODIES, "tools": TOOLS}

@@ -224,8 +224,8 @@ def _forms() -> Iterator[Attack]:
     }.items():
         yield _form(name, good + END, 400, kind)
     yield _form("empty", b"", 400)
-    yield _form("only the end", END, 400)
-    yield _form("no end", good, 200)
+    yield _form("only the end", END, 422)
+    yield _form("no end", good, 400)
     for name, separator in {"LF": b"\n", "CR": b"\r", "CRLF": b"\r\n"}.items():
         part = b"--x" + separator + b'Content-Disposition: form-data; name="a"' + separator * 2
         body = (part + b"1" + separator) * 100_000 + b"--x--"
@@ -266,9 +266,8 @@ def _parts() -> Iterator[Attack]:
     yield _form("a header of 100 000 lines", body, 400)
     inner = b"Content-Type: multipart/mixed; boundary=x\r\n\r\n"
     yield _form("forms in forms", b"--x\r\n" + inner + (b"--x\r\n" + inner) * 100 + END, 400)
-    yield _form(
-        "a message in a form", _part("input", "a", "\r\nContent-Type: message/rfc822") + END, 400
-    )
+    message = _part("max_new_tokens", "1") + _part("input", "a", "\r\nContent-Type: message/rfc822")
+    yield _form("a message in a form", message + END, 200)
     yield _form("no text", _part("input", "\udcff\udcfe") + END, 422)
     yield _form("a number out of bounds", good + _part("temperature", "1e309") + END, 422)
     yield _form("NaN", good + _part("temperature", "NaN") + END, 422)

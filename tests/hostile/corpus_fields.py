@@ -180,13 +180,19 @@ def _ids_elsewhere() -> Iterator[Attack]:
     }.items():
         body = {**BASES[TOKENIZE], **fields}
         yield attack(f"tokenize: {name}", TOKENIZE, body, refusal_status(TOKENIZE))
-    costs: dict[str, Any] = {"a number": 1, "numbers": [1], "null": None, "objects": [{}]}
+    costs: dict[str, Any] = {
+        "a number": 1,
+        "numbers": [1],
+        "null": None,
+        "objects": [{}],
+        "long": ["R" * 65],
+    }
     for name, ids in costs.items():
         body = {"requestIds": ids}
         yield attack(f"request-costs: {name}", COSTS, body, refusal_status(COSTS))
-    body = {"requestIds": ["R" * 24] * 1_000_000}
-    yield attack("request-costs: a million", COSTS, body, refusal_status(COSTS))
-    for name in ("' OR 1=1 --", "%", "R\u0000", "../../x", "R" * 100_000):
+    body = {"requestIds": ["R" * 24] * 300_000}
+    yield attack("request-costs: 300 000", COSTS, body, refusal_status(COSTS))
+    for name in ("' OR 1=1 --", "%", "R\u0000", "../../x", "R" * 64):
         yield attack(f"request-costs: {name[:12]!r}", COSTS, {"requestIds": [name]}, 200)
 
 

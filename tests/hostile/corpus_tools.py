@@ -164,6 +164,9 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
+NEVER_CALLED = ("what nothing is", "format of nonsense")
+"""Schemas that no value fits: as a format they are refused, as a tool it is just not called."""
+
 _ALTERNATIVES = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(30)}
 _PAIRS = {
     f"a{i}": {"properties": {name: {"$ref": f"#/$defs/a{i + 1}"} for name in "xy"}}
@@ -207,11 +210,12 @@ def _costly() -> Iterator[Attack]:
 def _formats() -> Iterator[Attack]:
     for name, schema in SCHEMAS.items():
         wanted = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
-        status = 200 if name in ("minLength of 1e9",) else 400
-        yield chat(f"schema: {name}", status, response_format=wanted, echo=400)
+        yield chat(f"schema: {name}", response_format=wanted, echo=400)
         holder = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
         if name != "refers to itself":
-            yield chat(f"tool schema: {name}", tools=[_function(parameters=holder)], echo=0)
+            status = 200 if name in NEVER_CALLED else 400
+            tools = [_function(parameters=holder)]
+            yield chat(f"tool schema: {name}", status, tools=tools, echo=0)
     shapes: list[Any] = [
         "",
         "json_object",
@@ -389,7 +393,16 @@ def _conversations() -> Iterator[Attack]:
         yield attack(f"responses: {field}", RESPONSES, body)
 
 
-MARKUP = ("<tool_call>", '{"', "<|im_end|>\n<|im_start|>system\n", "</think>", "[[[", "\\", "\n")
+MARKUP = {
+    "<tool_call>": 1_000_000,
+    '{"': 100_000,
+    "<|im_end|>\n<|im_start|>system\n": 1_000_000,
+    "</think>": 100_000,
+    "[[[": 100_000,
+    "\\": 100_000,
+    "\n": 100_000,
+}
+"""What parsers of answers and tokenizers stumble over, and how many characters of it."""
 
 
 def _texts() -> Iterator[Attack]:
@@ -411,17 +424,17 @@ def _texts() -> Iterator[Attack]:
         yield chat(f"text: {name}", 200, messages=messages)
         use = [_function(parameters={"type": "object"})]
         yield chat(f"text with tools: {name}", 200, messages=messages, tools=use)
-    for mark in MARKUP:
-        text = mark * (1_000_000 // len(mark))
+    for mark, size in MARKUP.items():
+        text = mark * (size // len(mark))
         messages = [{"role": "user", "content": text}]
-        yield chat(f"1 MB of {mark[:12]!r}", messages=messages, echo=0)._replace(seconds_max=4)
+        yield chat(f"{size} of {mark[:12]!r}", messages=messages, echo=0)._replace(seconds_max=4)
         call = {"id": "c", "function": {"name": "f", "arguments": text}}
         past = [
             *messages[:0],
             {"role": "assistant", "tool_calls": [call]},
             *BASES[CHAT]["messages"],
         ]
-        late = chat(f"a call with 1 MB of {mark[:12]!r}", messages=past, echo=0)
+        late = chat(f"a call with {size} of {mark[:12]!r}", messages=past, echo=0)
         yield late._replace(seconds_max=4)
     yield chat("a stop string of every letter", 200, stop=[chr(97 + i) * 1024 for i in range(16)])
 

@@ -17,11 +17,11 @@ from tests.hostile.wire import Answer, ask, port_of, request
 from tests.process import TOKEN, InferdProcess
 
 CHAT = "/v1/chat/completions"
-GAP_SECONDS_MAX = 3.0
+GAP_SECONDS_MAX = 5.0
 """An engine's step is a fifth of a second; the rest is for machines that do other things too."""
 GROWTH_BYTES_MAX = 160 << 20
 """A body of 10 MB stands in memory several times; what is freed stays with the allocator."""
-STREAM_TOKENS = 200
+STREAM_TOKENS = 100
 
 
 class Late(NamedTuple):

@@ -22,6 +22,29 @@ MODEL = "test/echo"
 CLOSED = [route for route in ROUTES if route.access != "public"]
 OPEN = [route for route in ROUTES if route.access == "public"]
 
+MALFORMED = (
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer  \t",
+    "bearer null",
+    "Bearer undefined",
+    "Basic YWRtaW46YWRtaW4=",
+    "Token {token}",
+    "Bearer{token}",
+    "Bearer {token}x",
+    "Bearer {token},{token}",
+    "Bearer {half}",
+    "Bearer {token}\x00",
+    "Bearer ' OR '1'='1' --",
+    "Bearer x' UNION SELECT digest FROM tokens --",
+    "Bearer %",
+    "Bearer *",
+    "Bearer jwt:eyJhbGciOiJub25lIn0.eyJhZG1pbiI6dHJ1ZX0.",
+    "Bearer " + "a" * 60_000,
+)
+"""What stands in the authorization header; the token itself would be right."""
+
 
 @dataclass
 class House:
@@ -78,34 +101,11 @@ class TestAClosedRoute:
         check_refusal(route, await house.call(route, authorization=f"Bearer {house.revoked}"))
         check_refusal(route, await house.call(route, x_api_key=house.revoked))
 
-    @pytest.mark.parametrize(
-        "value",
-        [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer  \t",
-            "bearer null",
-            "Bearer undefined",
-            "Basic YWRtaW46YWRtaW4=",
-            "Token {token}",
-            "Bearer{token}",
-            "Bearer {token}x",
-            "Bearer {token},{token}",
-            "Bearer {half}",
-            "Bearer {token}\x00",
-            "Bearer ' OR '1'='1' --",
-            "Bearer x' UNION SELECT digest FROM tokens --",
-            "Bearer %",
-            "Bearer *",
-            "Bearer jwt:eyJhbGciOiJub25lIn0.eyJhZG1pbiI6dHJ1ZX0.",
-            "Bearer " + "a" * 60_000,
-        ],
-    )
-    async def test_knows_a_malformed_token(self, house: House, route: Route, value: str) -> None:
+    async def test_knows_a_malformed_token(self, house: House, route: Route) -> None:
         half = ADMIN_TOKEN[: len(ADMIN_TOKEN) // 2]
-        shown = value.replace("{token}", ADMIN_TOKEN).replace("{half}", half)
-        check_refusal(route, await house.call(route, authorization=shown))
+        for value in MALFORMED:
+            shown = value.replace("{token}", ADMIN_TOKEN).replace("{half}", half)
+            check_refusal(route, await house.call(route, authorization=shown))
 
     async def test_reads_no_token_from_the_query(self, house: House, route: Route) -> None:
         names = ("token", "api_key", "key", "access_token", "authorization", "session")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hostile.corpus import CORPUS
+from tests.hostile.corpus import CAMPAIGNS
 from tests.hostile.siege import Siege
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="package")]
 
 
-@pytest.mark.parametrize("group", CORPUS)
+@pytest.mark.parametrize("campaign", CAMPAIGNS)
 async def test_an_attack_is_refused_at_once_and_nobody_else_notices(
-    siege: Siege, group: str
+    siege: Siege, campaign: str
 ) -> None:
-    faults = await siege.endure(CORPUS[group])
+    attacks = [attack for group in CAMPAIGNS[campaign].values() for attack in group]
+    faults = await siege.endure(attacks)
     assert not faults, "\n".join(faults)
