@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -66,9 +66,10 @@ def _fuzz(url: str, label: str, mode: str) -> None:
         phases=(hypothesis.Phase.generate,),
     )
     def check(case: Any) -> None:
-        if isinstance(case.body, dict) and "model" in case.body:
+        body: Any = case.body
+        if isinstance(body, dict) and "model" in cast("dict[str, Any]", body):
             # A name that exists leads further than one that was made up.
-            case.body["model"] = MODEL
+            body["model"] = MODEL
         response = case.call(headers={"authorization": f"Bearer {TOKEN}"})
         case.validate_response(response, checks=checks)
         if response.status_code >= 400:

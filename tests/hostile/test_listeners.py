@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.siege import Siege
 from tests.hostile.test_starting import listeners
-from tests.hostile.wire import port_of
+from tests.hostile.wire import port_of, request
 from tests.process import TOKEN
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="package")]
@@ -17,6 +19,32 @@ pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="package")]
 async def test_only_the_gateway_listens_and_on_loopback(siege: Siege) -> None:
     assert listeners(siege.server.pid) == [("127.0.0.1", port_of(siege.server.url))]
     assert listeners(siege.worker_pid) == []
+
+
+async def test_the_engines_own_socket_is_private_and_wants_a_key(siege: Siege) -> None:
+    paths = unix_listeners(siege.worker_pid)
+    assert paths, "the tokenizer has a socket"
+    for path in paths:
+        assert path.parent.stat().st_mode & 0o077 == 0
+        for target in ("/tokenize", "/slots", "/props", "/completion", "/lora-adapters"):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            writer.write(request("POST", target, {"content-type": "application/json"}, b"{}"))
+            status = int((await reader.read(1 << 16)).split()[1])
+            writer.close()
+            await writer.wait_closed()
+            assert status in (401, 404), target
+
+
+def unix_listeners(pid: int) -> list[Path]:
+    """Paths of the Unix sockets on which a process listens."""
+    inodes = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found: list[Path] = []
+    for line in Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        listens = int(fields[3], 16) & 0x10000
+        if listens and len(fields) > 7 and f"socket:[{fields[6]}]" in inodes:
+            found.append(Path(fields[7]))
+    return found
 
 
 async def test_the_worker_inherits_no_secret(siege: Siege) -> None:
