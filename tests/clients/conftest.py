@@ -16,6 +16,7 @@ from tests.weights import smollm2_card
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InferdProcess]:
     cards = [
         smollm2_card(),
+        card("t/echo"),
         card("t/busy", "token_ms=5", slots=1),
         card("t/broken", "fail_after=0"),
         card("t/breaks", "fail_after=2"),

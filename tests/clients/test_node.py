@@ -62,7 +62,7 @@ async def test_openai_for_node(installed: Path, tmp_path: Path) -> None:
     assert SMOLLM2 in told["models"]
     assert told["errors"] == {
         "bad": ["BadRequestError", 400, "temperature"],
-        "unsupported": ["BadRequestError", 400, "logprobs"],
+        "unsupported": ["BadRequestError", 400, "functions"],
         "missing": ["NotFoundError", 404, "model"],
         "unauthorized": ["AuthenticationError", 401, None],
     }

@@ -82,7 +82,7 @@ async def test_the_old_completions_and_the_model_list(server: InferdProcess) -> 
     ("change", "kind", "param"),
     [
         ({"temperature": 9}, openai.BadRequestError, "temperature"),
-        ({"logprobs": True}, openai.BadRequestError, "logprobs"),
+        ({"functions": [{"name": "f"}]}, openai.BadRequestError, "functions"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"max_tokens": 8192}, openai.BadRequestError, "messages"),
         ({"model": "no/such"}, openai.NotFoundError, "model"),

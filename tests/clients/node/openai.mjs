@@ -22,7 +22,7 @@ told.models = (await client.models.list()).data.map((entry) => entry.id);
 const errors = {};
 for (const [name, change, key] of [
   ["bad", { temperature: 9 }, token],
-  ["unsupported", { logprobs: true }, token],
+  ["unsupported", { functions: [{ name: "f" }] }, token],
   ["missing", { model: "no/such" }, token],
   ["unauthorized", {}, "wrong"],
 ]) {
