@@ -57,14 +57,20 @@ async def ask(port: int, raw: bytes, seconds_max: float = ANSWER_SECONDS_MAX) ->
     async with connected(port) as (reader, writer):
         sending = asyncio.ensure_future(_send(writer, raw))
         try:
-            with suppress(TimeoutError, ConnectionError):
+            with suppress(TimeoutError):
                 async with asyncio.timeout(seconds_max):
-                    while chunk := await reader.read(1 << 16):
-                        told += chunk
+                    await hear(reader, told)
         finally:
             sending.cancel()
             await asyncio.wait([sending])
     return parsed(bytes(told), loop.time() - began)
+
+
+async def hear(reader: asyncio.StreamReader, told: bytearray) -> None:
+    """Add what comes until the server closes, in whatever way."""
+    with suppress(ConnectionError):
+        while chunk := await reader.read(1 << 16):
+            told += chunk
 
 
 async def _send(writer: asyncio.StreamWriter, raw: bytes) -> None:
