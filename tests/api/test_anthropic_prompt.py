@@ -12,7 +12,7 @@ from inferd.api.anthropic.messages import to_request
 from inferd.api.anthropic.prompt import chat_prompt
 from inferd.api.anthropic.wire import MessagesIn
 from inferd.errors import BadRequest, UnsupportedField
-from inferd.tasks.text_generation import ChatPrompt, Message, Tool, ToolCall, ToolUse
+from inferd.tasks.text_generation import ChatPrompt, Constraint, Message, Tool, ToolCall, ToolUse
 
 WEATHER = {"name": "weather", "description": "Asks.", "input_schema": {"type": "object"}}
 
@@ -193,3 +193,18 @@ class TestRefusals:
     def test_a_tool_that_is_not_taken_is_named(self, tool: Any, said: str) -> None:
         with pytest.raises(BadRequest, match=re.escape(said)):
             prompt(("user", "hi"), tools=[tool])
+
+
+class TestOutput:
+    @pytest.mark.parametrize("spelling", ["output_config", "output_format"])
+    def test_a_schema_constrains_the_text(self, spelling: str) -> None:
+        asked = {"type": "json_schema", "schema": {"type": "object"}}
+        body = {spelling: {"format": asked} if spelling == "output_config" else asked}
+        assert to_request(wire(**body)).constraint == Constraint("json_schema", {"type": "object"})
+
+    def test_the_effort_reaches_the_template(self) -> None:
+        told = prompt(("user", "hi"), output_config={"effort": "high"})
+        assert told.template_kwargs["reasoning_effort"] == "high"
+        off = {"type": "disabled"}
+        told = prompt(("user", "hi"), output_config={"effort": "high"}, thinking=off)
+        assert told.template_kwargs["reasoning_effort"] == "none"

@@ -11,7 +11,7 @@ from inferd.api.anthropic.wire import MessagesIn
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
-from inferd.tasks.text_generation import Sampling, TextGenerationRequest
+from inferd.tasks.text_generation import Constraint, Sampling, TextGenerationRequest
 
 _DECODER = msgspec.json.Decoder(MessagesIn)
 
@@ -44,7 +44,17 @@ def to_request(wire: MessagesIn) -> TextGenerationRequest:
         sampling=_sampling(wire),
         stop=tuple(wire.stop_sequences or ()),
         cache_key=wire.prompt_cache_key or "",
+        constraint=_constraint(wire),
     )
+
+
+def _constraint(wire: MessagesIn) -> Constraint | None:
+    given = wire.output_config.format if wire.output_config is not None else None
+    given = given or wire.output_format
+    if given is None:
+        return None
+    generation.check_depth(given.schema, "output_config.format.schema")
+    return Constraint("json_schema", schema=given.schema)
 
 
 def _sampling(wire: MessagesIn) -> Sampling:

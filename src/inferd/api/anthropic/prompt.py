@@ -11,6 +11,7 @@ from inferd.api.anthropic.wire import (
     AnthropicTool,
     Block,
     CountTokensIn,
+    OutputConfig,
     TextBlock,
     Thinking,
     Turn,
@@ -67,7 +68,7 @@ def chat_prompt(wire: CountTokensIn) -> ChatPrompt:
     return ChatPrompt(
         tuple(messages),
         tool_use=_tool_use(wire),
-        template_kwargs=_template_kwargs(wire.thinking),
+        template_kwargs=_template_kwargs(wire.thinking, wire.output_config),
         continue_final=begun,
     )
 
@@ -215,10 +216,13 @@ def _tool(tool: AnthropicTool, at: str) -> Tool:
     return Tool(name, tool.description or "", tool.input_schema)
 
 
-def _template_kwargs(thinking: Thinking | None) -> dict[str, str | int | bool]:
+def _template_kwargs(
+    thinking: Thinking | None, config: OutputConfig | None
+) -> dict[str, str | int | bool]:
+    effort = None if config is None else config.effort
     if thinking is None:
-        return {}
+        return generation.template_kwargs(None, effort)
     thinks = thinking.type != "disabled" if thinking.type else thinking.enabled
     if thinks is None:
         raise BadRequest("thinking.type is missing.", param="thinking.type")
-    return generation.template_kwargs(None, "medium" if thinks else "none")
+    return generation.template_kwargs(None, (effort or "medium") if thinks else "none")

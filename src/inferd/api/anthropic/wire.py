@@ -76,6 +76,21 @@ class Thinking(msgspec.Struct, frozen=True):
     """The older spelling of `type`."""
 
 
+class OutputFormat(msgspec.Struct, frozen=True):
+    """What the text must be."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(msgspec.Struct, frozen=True):
+    """What the answer is like."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    """How much the model thinks, if it does."""
+    format: OutputFormat | None = None
+
+
 class Metadata(msgspec.Struct, frozen=True):
     """About the request."""
 
@@ -92,6 +107,7 @@ class CountTokensIn(msgspec.Struct, frozen=True, kw_only=True):
     tools: Annotated[list[AnthropicTool], Meta(max_length=TOOLS_SHOWN_MAX)] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
 
 class MessagesIn(CountTokensIn, frozen=True, kw_only=True):
@@ -108,6 +124,8 @@ class MessagesIn(CountTokensIn, frozen=True, kw_only=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     """-1 and 0 are off."""
+    output_format: OutputFormat | None = None
+    """The older spelling of `output_config.format`."""
     metadata: Metadata | None = None
     prompt_cache_key: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
