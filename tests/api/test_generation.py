@@ -1,4 +1,4 @@
-"""What all dialects share: tiers and their price, fallback models, refusals at once, small routes."""
+"""What all dialects share: tiers and their price, fallback models, small routes."""
 
 from __future__ import annotations
 
