@@ -22,6 +22,8 @@ _REFUSALS = {
     "402": "The budget does not cover the request.",
     "403": "The credential lacks the right.",
     "404": "No such model or thing.",
+    "405": "The path exists, the method does not.",
+    "409": "The name is taken.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "422": "The body does not fit the schema.",

@@ -83,7 +83,7 @@ async def verify_usage(exchange: Exchange, services: Services) -> None:
 
 def _seconds(query: dict[str, list[str]], name: str, default: int) -> int:
     given = query.get(name, [str(default)])[0]
-    if not given.isdigit() or len(given) > 12 or int(given) > _YEAR_2200:
+    if not (given.isascii() and given.isdecimal()) or len(given) > 12 or int(given) > _YEAR_2200:
         raise BadRequest(f"{name} must be whole seconds since 1970.", param=name)
     return int(given)
 

@@ -115,7 +115,9 @@ class ChatAnswer:
             rest = _encode(event.text) + b', "tool_calls": null'
             chunks.append(self._chunk(event.choice, rest, usage, listed))
         if event.calls:
-            rest = b'null, "tool_calls": ' + _encode([_call_delta(c) for c in event.calls])
+            rest = b'null, "tool_calls": ' + _encode(
+                [_call_delta(call) for call in _joined(event.calls)]
+            )
             chunks.append(self._chunk(event.choice, rest, usage))
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -193,6 +195,18 @@ class ChatAnswer:
 def _silent(event: Text) -> bool:
     """Its tokens made thinking or calls, whose logprobs OpenAI does not list."""
     return bool(event.reasoning or event.calls)
+
+
+def _joined(calls: tuple[CallDelta, ...]) -> list[CallDelta]:
+    """One piece for each call: clients take a chunk's list as it is."""
+    pieces: dict[int, CallDelta] = {}
+    for call in calls:
+        first = pieces.get(call.index)
+        if first is not None:
+            arguments = first.arguments + call.arguments
+            call = CallDelta(call.index, call.id, first.name or call.name, arguments)  # noqa: PLW2901 joined
+        pieces[call.index] = call
+    return list(pieces.values())
 
 
 def _call_delta(call: CallDelta) -> dict[str, object]:
