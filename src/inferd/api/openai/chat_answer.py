@@ -204,7 +204,7 @@ def _joined(calls: tuple[CallDelta, ...]) -> list[CallDelta]:
         first = pieces.get(call.index)
         if first is not None:
             arguments = first.arguments + call.arguments
-            call = CallDelta(call.index, call.id, first.name or call.name, arguments)  # noqa: PLW2901 joined
+            call = CallDelta(call.index, call.id, first.name or call.name, arguments)
         pieces[call.index] = call
     return list(pieces.values())
 
