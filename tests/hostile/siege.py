@@ -169,6 +169,13 @@ def rss_bytes(pid: int) -> int:
     raise AssertionError("the process is gone")
 
 
+async def is_idle(siege: Siege) -> bool:
+    """Nothing is being computed for anybody."""
+    async with siege.server.client() as client:
+        models = (await client.get("/v1/status")).json()["models"]
+    return all(model["in_flight"] == 0 for model in models)
+
+
 async def besieged(server: InferdProcess, model: str) -> Siege:
     """Load the model and give both parties tokens of their own."""
     async with server.client() as client:

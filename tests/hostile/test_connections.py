@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.steps import eventually
 from tests.hostile.attack import BASES, CHAT, JSON, faults_of, leaks
-from tests.hostile.siege import Siege
+from tests.hostile.siege import Siege, is_idle
 from tests.hostile.wire import Answer, ask, connected, parsed, port_of, request
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="package")]
@@ -327,13 +327,7 @@ async def test_who_does_not_read_his_stream_holds_up_nobody(siege: Siege) -> Non
             assert answer.status == 200
 
     await calm(siege, attack)
-    await eventually(lambda: _idle(siege))
-
-
-async def _idle(siege: Siege) -> bool:
-    async with siege.server.client() as client:
-        models = (await client.get("/v1/status")).json()["models"]
-    return all(model["in_flight"] == 0 for model in models)
+    await eventually(lambda: is_idle(siege))
 
 
 async def test_a_hundred_who_leave_at_once_leave_nothing_behind(siege: Siege) -> None:
@@ -346,4 +340,4 @@ async def test_a_hundred_who_leave_at_once_leave_nothing_behind(siege: Siege) ->
                 await writer.drain()
 
     await calm(siege, attack)
-    await eventually(lambda: _idle(siege))
+    await eventually(lambda: is_idle(siege))
