@@ -165,7 +165,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 NEVER_CALLED = ("what nothing is", "format of nonsense")
-"""Schemas that no value fits: as a format they are refused, as a tool it is just not called."""
+"""What cannot be enforced: left out of a tool's schema unless it is strict, refused elsewhere."""
 
 _ALTERNATIVES = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(30)}
 _PAIRS = {
@@ -216,6 +216,8 @@ def _formats() -> Iterator[Attack]:
             status = 200 if name in NEVER_CALLED else 400
             tools = [_function(parameters=holder)]
             yield chat(f"tool schema: {name}", status, tools=tools, echo=0)
+            tools[0]["function"]["strict"] = True
+            yield chat(f"strict tool schema: {name}", tools=tools, echo=0)
     shapes: list[Any] = [
         "",
         "json_object",

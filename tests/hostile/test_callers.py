@@ -10,10 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inferd.access.caller import INFERENCE_RUN
+from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.admission.work import Order, Work
 from inferd.errors import Unauthorized
+from inferd.storage import accounts
+from inferd.storage.rows import AccountRow
+from inferd.tasks.text_generation import TextGenerationRequest
 from tests.gateway import ADMIN_TOKEN, Client, Gateway, gateway
-from tests.hostile.attack import BASES, NATIVE
+from tests.hostile.attack import BASES, CHAT, COMPLETIONS, COSTS, MESSAGES, NATIVE, RESPONSES
 from tests.ledger import entries
 
 ROUNDS = 400
@@ -93,6 +97,42 @@ async def test_tokens_that_share_a_beginning_pay_each_for_himself(gate: Gateway)
             assert answer.status == 200, round_
     paid = [entry.token_id for entry in await entries(gate)]
     assert sorted(paid) == sorted([row.id for row, _ in made] * 2)
+
+
+async def test_each_account_has_cached_prompts_and_costs_of_its_own(
+    gate: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No field of a body changes whose cached prompts may be reused, nor whose costs are told."""
+    stranger = AccountRow("acc_stranger", "stranger", 1, None)
+    async with gate.services.database.writing() as connection:
+        await accounts.add(connection, stranger)
+    _, secret = await gate.services.tokens.create(stranger.id, "t", (INFERENCE_RUN,))
+    scopes: list[str] = []
+    admit = gate.services.gate.admit
+
+    def seen(caller: Caller, order: Order) -> Work:
+        assert isinstance(order.request, TextGenerationRequest)
+        scopes.append(order.request.cache_scope)
+        return admit(caller, order)
+
+    monkeypatch.setattr(gate.services.gate, "admit", seen)
+    foreign = {"cache_scope": gate.account_id, "user": gate.account_id, "cache_key": "x"}
+    ids: list[str] = []
+    for path in (CHAT, COMPLETIONS, RESPONSES, MESSAGES, NATIVE):
+        body = {**BASES[path], **foreign}
+        if "model" in body:
+            body["model"] = "test/echo"
+        theirs = Client(gate.client.app, token=secret)
+        answer = await theirs.post(path.replace("test/model", "test/echo"), body)
+        assert answer.status == 200, answer.body
+        ids.append(answer.headers["x-request-id"])
+    assert scopes == [stranger.id] * 5
+    own = await Client(gate.client.app, token=secret).post(COSTS, {"requestIds": ids})
+    assert [one["costNanoUsd"] > 0 for one in own.json()["requests"]] == [True] * 5
+    told = await gate.client.post(COSTS, {"requestIds": ids})
+    assert all(not one.get("costNanoUsd") for one in told.json()["requests"])
+    for path in ("/v1/usage", "/v1/usage?by=end_user"):
+        assert (await gate.client.get(path)).json()["rows"] == []
 
 
 async def test_a_token_and_the_same_with_white_space_are_one_caller_or_none(gate: Gateway) -> None:

@@ -221,6 +221,23 @@ class TestQueries:
         answer = await house.gate.client.get(f"/v1/openai/models?filter={filter_}")
         assert answer.status in (200, 400)
 
+    @pytest.mark.parametrize("route", ["/v1/models/", "/v1/openai/models/", "/models/"])
+    async def test_a_model_of_a_strange_name_is_not_there(self, house: House, route: str) -> None:
+        names = ("../../etc/passwd", "' OR 1=1", "test/echo\x00", "test/echo/", "/test/echo", "%2e")
+        names += ("<script>", "test/echo/schema", "test/echo/../echo", "a" * 60_000, "\u202etest")
+        for name in names:
+            answer = await house.gate.client.get(route + name)
+            assert answer.status == 404, name[:40]
+            assert not faults_of(shape_at("GET", route + name), 404, answer.body)
+            assert not leaks(answer.body, sent=name.encode())
+
+    async def test_a_stored_response_is_nobodys(self, house: House) -> None:
+        for id_ in ("resp_1", "../../x", "' OR 1=1 --", "a" * 60_000):
+            for method in ("GET", "DELETE"):
+                answer = await house.gate.client.call(method, f"/v1/responses/{id_}", b"")
+                assert answer.status == 404
+                assert not faults_of("openai", 404, answer.body)
+
     async def test_the_page_of_documents_repeats_no_markup(self, house: House) -> None:
         for host in ('"><script>alert(1)</script>', "evil.example'onload='x", "\x00<b>"):
             answer = await house.gate.client.get("/docs", headers={"host": host})
