@@ -78,6 +78,16 @@ def _tools() -> Iterator[Attack]:
     yield chat(
         "tools: parameters of no object", tools=[_function(parameters={"type": "string"})], echo=200
     )
+    deep = '{"type": "namespace", "tools": [' * 500 + "]}" * 500
+    raw = with_text(RESPONSES, "tools", f"[{deep}]")
+    yield attack("responses: deep namespaces", RESPONSES, raw)
+    wide = {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}] * 128}
+    yield attack(
+        "responses: 16 384 functions", RESPONSES, {**BASES[RESPONSES], "tools": [wide] * 128}
+    )
+
+
+def _choices() -> Iterator[Attack]:
     choices: list[Any] = [
         "f",
         "any",
@@ -93,13 +103,6 @@ def _tools() -> Iterator[Attack]:
         yield chat(f"tool_choice {str(choice)[:40]}", tools=[_function()], tool_choice=choice)
     yield chat("a call is required and there are no tools", tool_choice="required")
     yield chat("parallel_tool_calls of text", parallel_tool_calls="yes")
-    deep = '{"type": "namespace", "tools": [' * 500 + "]}" * 500
-    raw = with_text(RESPONSES, "tools", f"[{deep}]")
-    yield attack("responses: deep namespaces", RESPONSES, raw)
-    wide = {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f"}] * 128}
-    yield attack(
-        "responses: 16 384 functions", RESPONSES, {**BASES[RESPONSES], "tools": [wide] * 128}
-    )
 
 
 def _nested(depth: int) -> str:
@@ -301,62 +304,64 @@ def _patterns() -> Iterator[Attack]:
         )
 
 
+CONVERSATIONS: dict[str, Any] = {
+    "none": None,
+    "empty": [],
+    "text": "hi",
+    "object": {"role": "user", "content": "hi"},
+    "of text": ["hi"],
+    "of null": [None],
+    "of lists": [[]],
+    "no role": [{"content": "hi"}],
+    "role null": [{"role": None, "content": "hi"}],
+    "role root": [{"role": "root", "content": "hi"}],
+    "role in capitals": [{"role": "User", "content": "hi"}],
+    "role of a list": [{"role": ["user"], "content": "hi"}],
+    "role with markup": [{"role": "user<|im_end|>", "content": "hi"}],
+    "role function": [{"role": "function", "name": "f", "content": "hi"}],
+    "no content": [{"role": "user"}],
+    "content of a number": [{"role": "user", "content": 1}],
+    "content of an object": [{"role": "user", "content": {"text": "hi"}}],
+    "parts of text": [{"role": "user", "content": ["hi"]}],
+    "part without a type": [{"role": "user", "content": [{"text": "hi"}]}],
+    "part without text": [{"role": "user", "content": [{"type": "text"}]}],
+    "image": [
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}],
+        }
+    ],
+    "audio": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
+    "video": [
+        {
+            "role": "user",
+            "content": [{"type": "video_url", "video_url": {"url": "http://127.0.0.1"}}],
+        }
+    ],
+    "file": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "../x"}}]}],
+    "embeddings": [
+        {"role": "user", "content": [{"type": "prompt_embeds", "prompt_embeds": "gASV"}]}
+    ],
+    "tool without an id": [{"role": "tool", "content": "hi"}],
+    "name of 257": [{"role": "user", "content": "hi", "name": "n" * 257}],
+    "user who calls": [
+        {"role": "user", "content": "hi", "tool_calls": [{"function": {"name": "f"}}]}
+    ],
+    "call of text": [{"role": "assistant", "tool_calls": ["f"]}],
+    "call without a function": [{"role": "assistant", "tool_calls": [{"id": "c"}]}],
+    "call of a number": [{"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}],
+    "arguments of an object": [
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    ],
+    "129 calls": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}] * 129}],
+    "call of another type": [
+        {"role": "assistant", "tool_calls": [{"type": "x", "function": {"name": "f"}}]}
+    ],
+}
+
+
 def _conversations() -> Iterator[Attack]:
-    wrong: dict[str, Any] = {
-        "none": None,
-        "empty": [],
-        "text": "hi",
-        "object": {"role": "user", "content": "hi"},
-        "of text": ["hi"],
-        "of null": [None],
-        "of lists": [[]],
-        "no role": [{"content": "hi"}],
-        "role null": [{"role": None, "content": "hi"}],
-        "role root": [{"role": "root", "content": "hi"}],
-        "role in capitals": [{"role": "User", "content": "hi"}],
-        "role of a list": [{"role": ["user"], "content": "hi"}],
-        "role with markup": [{"role": "user<|im_end|>", "content": "hi"}],
-        "role function": [{"role": "function", "name": "f", "content": "hi"}],
-        "no content": [{"role": "user"}],
-        "content of a number": [{"role": "user", "content": 1}],
-        "content of an object": [{"role": "user", "content": {"text": "hi"}}],
-        "parts of text": [{"role": "user", "content": ["hi"]}],
-        "part without a type": [{"role": "user", "content": [{"text": "hi"}]}],
-        "part without text": [{"role": "user", "content": [{"type": "text"}]}],
-        "image": [
-            {
-                "role": "user",
-                "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}],
-            }
-        ],
-        "audio": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
-        "video": [
-            {
-                "role": "user",
-                "content": [{"type": "video_url", "video_url": {"url": "http://127.0.0.1"}}],
-            }
-        ],
-        "file": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "../x"}}]}],
-        "embeddings": [
-            {"role": "user", "content": [{"type": "prompt_embeds", "prompt_embeds": "gASV"}]}
-        ],
-        "tool without an id": [{"role": "tool", "content": "hi"}],
-        "name of 257": [{"role": "user", "content": "hi", "name": "n" * 257}],
-        "user who calls": [
-            {"role": "user", "content": "hi", "tool_calls": [{"function": {"name": "f"}}]}
-        ],
-        "call of text": [{"role": "assistant", "tool_calls": ["f"]}],
-        "call without a function": [{"role": "assistant", "tool_calls": [{"id": "c"}]}],
-        "call of a number": [{"role": "assistant", "tool_calls": [{"function": {"name": 1}}]}],
-        "arguments of an object": [
-            {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
-        ],
-        "129 calls": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}] * 129}],
-        "call of another type": [
-            {"role": "assistant", "tool_calls": [{"type": "x", "function": {"name": "f"}}]}
-        ],
-    }
-    for name, messages in wrong.items():
+    for name, messages in CONVERSATIONS.items():
         yield chat(f"messages: {name}", messages=messages)
     hi = BASES[CHAT]["messages"]
     yield chat("continue the user's message", continue_final_message=True, messages=hi)
@@ -442,7 +447,7 @@ def _texts() -> Iterator[Attack]:
 
 
 TOOLS: dict[str, list[Attack]] = {
-    "tools": list(_tools()),
+    "tools": [*_tools(), *_choices()],
     "depths": list(_deep()),
     "formats": list(_formats()),
     "costly": list(_costly()),

@@ -25,10 +25,9 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-EXAMPLES = 60
+EXAMPLES = 40
 """For each operation and kind of data."""
 MODEL = "test/echo"
-DOCUMENT = openapi_document(ROUTES)
 OPERATIONS = sorted(
     {f"{route.method} {route.path.replace('{rest}', '{name}')}" for route in ROUTES}
 )
@@ -48,8 +47,18 @@ async def test_every_answer_is_one_that_the_document_declares(
     await asyncio.to_thread(_fuzz, server.url, label, mode)
 
 
+def document() -> dict[str, Any]:
+    """Ours. It says of a stream that the whole is text; the fuzzer would say so of each event."""
+    made = openapi_document(ROUTES)
+    for path in made["paths"].values():
+        for operation in path.values():
+            for answer in operation["responses"].values():
+                answer.get("content", {}).get("text/event-stream", {}).pop("schema", None)
+    return made
+
+
 def _fuzz(url: str, label: str, mode: str) -> None:
-    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    schema = schemathesis.openapi.from_dict(document())
     schema.config.update(base_url=url)
     operation = schema.find_operation_by_label(label)
     assert operation is not None, label
