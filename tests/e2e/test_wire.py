@@ -74,9 +74,9 @@ async def test_an_unknown_model_is_404_in_each_dialects_shape(server: InferdProc
     ("path", "payload", "field"),
     [
         (OPENAI, body("t/echo", tools=[{"type": "function"}]), "tools"),
-        (OPENAI, body("t/echo", logprobs=True), "logprobs"),
-        (OPENAI, body("t/echo", response_format={"type": "json_object"}), "response_format"),
-        (NATIVE, {"input": "one", "response_format": {"type": "json"}}, "response_format"),
+        (OPENAI, body("t/echo", functions=[{"name": "f"}]), "functions"),
+        (OPENAI, body("t/echo", response_format={"type": "json_schema"}), "response_format"),
+        (NATIVE, {"input": "one", "response_format": {"type": "regex"}}, "regex"),
         (NATIVE, {"input": "one", "webhook": "https://example.com"}, "webhook"),
     ],
 )

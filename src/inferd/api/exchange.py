@@ -13,6 +13,7 @@ from typing import Any
 
 from inferd import ids
 from inferd.access.caller import Caller
+from inferd.access.in_flight_bytes import Holding
 from inferd.admission.work import Work
 from inferd.api.body import gunzip
 from inferd.api.errors import Shape
@@ -76,22 +77,28 @@ class Exchange:
         """True if no credential was shown (public routes only)."""
         return self._caller is None
 
-    async def body(self, *, bytes_max: int, seconds_max: float) -> bytes:
-        """The body, unpacked. Caps hold before and after gunzip."""
+    async def body(self, *, bytes_max: int, seconds_max: float, holding: Holding) -> bytes:
+        """The body, unpacked. Caps hold before and after gunzip; `holding` counts its bytes."""
         encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip", b""):
             raise UnsupportedMediaType("Only gzip is accepted as a content encoding.")
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > bytes_max:
             raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
+        if declared.isdigit():
+            holding.grow_to(int(declared))
         try:
             async with asyncio.timeout(seconds_max):
-                raw = await self._read(bytes_max)
+                raw = await self._read(bytes_max, holding)
         except TimeoutError:
             raise BadRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
-        return gunzip(raw, bytes_max=bytes_max) if encoding == b"gzip" else raw
+        if encoding != b"gzip":
+            return raw
+        unpacked = gunzip(raw, bytes_max=bytes_max)
+        holding.grow_to(len(unpacked))
+        return unpacked
 
-    async def _read(self, bytes_max: int) -> bytes:
+    async def _read(self, bytes_max: int, holding: Holding) -> bytes:
         parts: list[bytes] = []
         size, more = 0, True
         while more:
@@ -103,6 +110,7 @@ class Exchange:
             size += len(chunk)
             if size > bytes_max:
                 raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
+            holding.grow_to(size)
             parts.append(chunk)
             more = message.get("more_body", False)
         self._body_complete = True

@@ -6,7 +6,7 @@ this module admits the work, folds its events and sends what the Answer makes of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -54,7 +54,7 @@ class Answer(Protocol):
 async def read(exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[T]) -> T:
     """The decoded JSON body, within the caps."""
     check_media_type(exchange.headers.get(b"content-type"))
-    return decode(await _raw(exchange, services), decoder)
+    return await _decoded(exchange, services, lambda body: decode(body, decoder))
 
 
 async def read_form_or_json(
@@ -64,14 +64,22 @@ async def read_form_or_json(
     content_type = exchange.headers.get(b"content-type")
     if content_type is None or not is_multipart(content_type):
         return await read(exchange, services, decoder)
-    return decode_form(await _raw(exchange, services), content_type, struct)
+    return await _decoded(exchange, services, lambda body: decode_form(body, content_type, struct))
 
 
-async def _raw(exchange: Exchange, services: Services) -> bytes:
+async def _decoded(exchange: Exchange, services: Services, reading: Callable[[bytes], T]) -> T:
     options = services.options
-    return await exchange.body(
-        bytes_max=options.body_bytes_max, seconds_max=options.body_seconds_max
-    )
+    holding = services.bodies.hold(exchange.caller.account_id)
+    try:
+        return reading(
+            await exchange.body(
+                bytes_max=options.body_bytes_max,
+                seconds_max=options.body_seconds_max,
+                holding=holding,
+            )
+        )
+    finally:
+        holding.release()
 
 
 def cache_scope(exchange: Exchange, services: Services) -> str:

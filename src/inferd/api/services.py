@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from inferd.access.in_flight_bytes import InFlightBytes
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.api.live import Live
@@ -52,6 +53,7 @@ class Services:
     clock: Clock
     options: ApiOptions = field(default_factory=ApiOptions)
     metrics: Metrics = field(default_factory=Metrics)
+    bodies: InFlightBytes = field(default_factory=InFlightBytes)
     live: Live = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ first, with limits, and the text of the answer is run against it while it comes.
 from __future__ import annotations
 
 import re
+import warnings
 from collections import OrderedDict
 from functools import cache
 from hashlib import sha256
@@ -150,7 +151,10 @@ def check_pattern(pattern: str, param: str) -> None:
                 f"The counts of a pattern multiply to more than {REPETITION_MAX}.", param=param
             )
     try:
-        re.compile(pattern)
+        with warnings.catch_warnings():
+            # Python warns of what its next versions will read otherwise; the log is not for that.
+            warnings.simplefilter("ignore")
+            re.compile(pattern)
     except re.error as error:
         # Other mistakes are LLGuidance's to judge: its syntax is not Python's.
         if error.msg in ("multiple repeat", "bad escape (end of pattern)"):
