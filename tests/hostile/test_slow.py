@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inferd.api import protocol
+from inferd.api import exchange, protocol
 from inferd.api.server import listen, protocol_server
 from inferd.api.services import ApiOptions
 from tests.gateway import ADMIN_TOKEN, Gateway, echo_card, gateway, until
@@ -52,7 +52,10 @@ async def trickle(writer: asyncio.StreamWriter, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", ["100000", ""])
-async def test_a_body_that_trickles_is_cut_off(tmp_path: Path, length: str) -> None:
+async def test_a_body_that_trickles_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: str
+) -> None:
+    monkeypatch.setattr(exchange, "LINGER_SECONDS", 0.1)
     options = ApiOptions(body_seconds_max=0.2)
     chunked = {"transfer-encoding": "chunked"} if not length else {}
     head = request("POST", CHAT, {**HEADERS, "content-length": length, **chunked})
