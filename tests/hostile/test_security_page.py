@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX
 from inferd.api import body, generation, multipart, protocol
 from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
@@ -28,6 +29,7 @@ def test_it_names_every_route_that_answers_without_a_token() -> None:
     [
         f"{protocol.HEADER_BYTES_MAX >> 10} KiB, {protocol.HEADER_SECONDS_MAX} s",
         f"| {Settings().body_bytes_max // 10**6} MB (`body_bytes_max`)",
+        f"{ACCOUNT_BYTES_MAX >> 20} MiB, {ALL_BYTES_MAX >> 20} MiB",
         f"| {ApiOptions().body_seconds_max:g} s |",
         f"gzip, {body.MEMBERS_MAX} members",
         f"{multipart.PARTS_MAX}, {multipart.HEAD_BYTES_MAX >> 10} KiB",
