@@ -59,7 +59,7 @@ class Holding:
         self._held = 0
 
     def grow_to(self, size: int) -> None:
-        """The body has so many bytes now, or has announced them."""
+        """The body has so many bytes now."""
         if size > self._held:
             self._counter.add(self._account_id, size - self._held)
             self._held = size

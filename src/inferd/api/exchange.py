@@ -85,8 +85,6 @@ class Exchange:
         declared = self.headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > bytes_max:
             raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
-        if declared.isdigit():
-            holding.grow_to(int(declared))
         try:
             async with asyncio.timeout(seconds_max):
                 raw = await self._read(bytes_max, holding)
