@@ -43,7 +43,8 @@ class Application:
         try:
             await self._dispatch(exchange)
         except InferdError as error:
-            failure = error
+            # Its frames hold the body, and this frame would hold them until a collection.
+            failure = error.with_traceback(None)
             await self._refuse(exchange, error)
         except asyncio.CancelledError:
             task = asyncio.current_task()
