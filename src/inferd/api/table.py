@@ -155,6 +155,30 @@ def _account() -> list[Route]:
             account.RequestCostsIn,
             account.RequestCostsOut,
         ),
+        Route(
+            "GET",
+            "/v1/usage",
+            usage.usage_report,
+            "token",
+            "native",
+            "Usage and cost of the account, by model, token, day, month or end user",
+            gives=usage.UsageReport,
+        ),
+        Route(
+            "POST",
+            "/v1/usage/verify",
+            usage.verify_usage,
+            admin,
+            "native",
+            "Recompute the ledger",
+            gives=usage.VerificationOut,
+        ),
+    ]
+
+
+def _api_tokens() -> list[Route]:
+    admin = "admin"
+    return [
         Route("GET", "/v1/api-tokens", tokens.list_tokens, admin, "native", "API tokens, masked"),
         Route(
             "POST",
@@ -182,24 +206,6 @@ def _account() -> list[Route]:
             admin,
             "native",
             "Revoke an API token, at once",
-        ),
-        Route(
-            "GET",
-            "/v1/usage",
-            usage.usage_report,
-            "token",
-            "native",
-            "Usage and cost of the account, by model, token, day, month or end user",
-            gives=usage.UsageReport,
-        ),
-        Route(
-            "POST",
-            "/v1/usage/verify",
-            usage.verify_usage,
-            admin,
-            "native",
-            "Recompute the ledger",
-            gives=usage.VerificationOut,
         ),
     ]
 
@@ -261,6 +267,7 @@ def _all() -> list[Route]:
         *_catalogue(),
         *_server(),
         *_account(),
+        *_api_tokens(),
     ]
     documents = server.Documents(routes)
     routes += [
