@@ -1,7 +1,8 @@
-"""openai and deepinfra from npm against the running server."""
+"""openai, deepinfra and the AI SDK from npm against the running server."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,14 +12,17 @@ from typing import Any
 
 import pytest
 
-from tests.process import TOKEN, serving
-from tests.weights import SMOLLM2, smollm2_card
+from tests.process import TOKEN, InferdProcess
+from tests.weights import SMOLLM2
 
 SOURCE = Path(__file__).parent / "node"
+SECONDS_MAX = 120
+CITIES = ({"city": "Paris"}, {"city": "Rome"})
 
 pytestmark = [
     pytest.mark.clients,
     pytest.mark.engine,
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm"),
 ]
 
@@ -40,22 +44,23 @@ def installed() -> Path:
     return folder
 
 
-async def run_script(script: str, installed: Path, tmp_path: Path) -> dict[str, Any]:
-    async with serving(tmp_path, smollm2_card()) as server:
-        command = ["node", script, server.url, TOKEN, SMOLLM2]
-        import asyncio
-
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=installed, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        output, complaint = await asyncio.wait_for(process.communicate(), 120)
+async def run_script(
+    server: InferdProcess, installed: Path, script: str, *arguments: str
+) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *("node", script, server.url, TOKEN, SMOLLM2, *arguments),
+        cwd=installed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, complaint = await asyncio.wait_for(process.communicate(), SECONDS_MAX)
     assert process.returncode == 0, complaint.decode()
     told: dict[str, Any] = json.loads(output)
     return told
 
 
-async def test_openai_for_node(installed: Path, tmp_path: Path) -> None:
-    told = await run_script("openai.mjs", installed, tmp_path)
+async def test_openai_for_node(server: InferdProcess, installed: Path) -> None:
+    told = await run_script(server, installed, "openai.mjs")
     assert "Paris" in told["plain"]
     assert told["plain"] == told["streamed"] == told["helper"]
     assert told["cost"] > 0
@@ -68,8 +73,51 @@ async def test_openai_for_node(installed: Path, tmp_path: Path) -> None:
     }
 
 
-async def test_deepinfra_for_node(installed: Path, tmp_path: Path) -> None:
-    told = await run_script("deepinfra.mjs", installed, tmp_path)
+async def test_openai_for_node_calls_parses_and_responds(
+    server: InferdProcess, installed: Path
+) -> None:
+    told = await run_script(server, installed, "openai_tools.mjs")
+    for name in ("required", "named"):
+        assert told[name]["reason"] in ("tool_calls", "stop")
+        ((kind, has_id, function, arguments),) = told[name]["calls"]
+        assert (kind, has_id, function) == ("function", True, "get_weather")
+        assert json.loads(arguments) in CITIES
+        assert told[name] == told[f"{name}Streamed"]
+    assert told["free"]
+    assert told["roles"][:3] == ["user", "assistant", "tool"]
+    assert told["parsed"] in CITIES
+    assert told["responseParsed"] in CITIES
+    assert told["response"] == told["responseStreamed"] != ""
+    assert told["broken"] == ["InternalServerError", 500]
+    assert len([e for e in server.entries() if e.end_user == "three times"]) == 3
+
+
+@pytest.mark.parametrize("provider", ["deepinfra", "compatible"])
+async def test_the_ai_sdk(server: InferdProcess, installed: Path, provider: str) -> None:
+    told = await run_script(server, installed, "ai_sdk.mjs", provider)
+    assert told["plain"] == told["streamed"] != ""
+    assert (told["usage"], told["streamedUsage"]) == ([True, 12], 12)
+    assert told["reason"] == "length"
+    assert told["object"] in CITIES
+    assert told["objectStreamed"] in CITIES
+    assert told["parts"] > 0
+    ((name, given),) = told["calls"]
+    assert name == "get_weather"
+    assert given in CITIES
+    assert told["results"] == [f"Sunny in {given['city']}"]
+    assert told["callReason"] == "tool-calls"
+    assert [name for name, _ in told["callsStreamed"]] == ["get_weather"]
+    assert told["steps"]
+    assert [error[:2] for error in told["errors"].values()] == [
+        ["AI_APICallError", 400],
+        ["AI_APICallError", 404],
+    ]
+    assert "no/such" in told["errors"]["missing"][2]
+    assert told["broken"]
+
+
+async def test_deepinfra_for_node(server: InferdProcess, installed: Path) -> None:
+    told = await run_script(server, installed, "deepinfra.mjs")
     assert told["text"]
     assert told["tokens"] == 6
     assert told["status"]["status"] == "succeeded"
