@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -111,6 +112,7 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return a, b, c
 
 
+@cache
 def _millionths(quote: str) -> int:
     try:
         value = Decimal(quote) * 1_000_000

@@ -123,13 +123,15 @@ class TieredQueue(Generic[T]):
         self._lines: dict[Tier, FairQueue[T]] = {tier: FairQueue() for tier in TIERS}
         self._turns = 0
         """Taken since the last one that went against the order."""
+        self._size = 0
 
     def __len__(self) -> int:
-        return sum(len(line) for line in self._lines.values())
+        return self._size
 
     def push(self, item: T) -> None:
         """Stand in line."""
         self._lines[item.tier].push(item)
+        self._size += 1
 
     def head(self) -> T | None:
         """Who is next, without taking it."""
@@ -142,18 +144,23 @@ class TieredQueue(Generic[T]):
         if line is None:
             return None
         self._turns = 0 if self._turns >= TURN_OF_THE_LAST - 1 else self._turns + 1
+        self._size -= 1
         return line.pop()
 
     def remove(self, item: T) -> bool:
         """Leave the line; False if it was not in it."""
-        return self._lines[item.tier].remove(item)
+        removed = self._lines[item.tier].remove(item)
+        self._size -= removed
+        return removed
 
     def items(self) -> list[T]:
         """Everybody, in no particular order."""
+        if not self._size:
+            return []
         return [item for line in self._lines.values() for item in line.items()]
 
     def _next(self) -> FairQueue[T] | None:
-        waiting = [line for tier in TIERS if len(line := self._lines[tier])]
-        if not waiting:
+        if not self._size:
             return None
+        waiting = [line for tier in TIERS if len(line := self._lines[tier])]
         return waiting[-1] if self._turns >= TURN_OF_THE_LAST - 1 else waiting[0]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from inferd.errors import UpstreamFailed
-from inferd.serving.model_server_stream import CallIn, ChoiceIn, Chunk, UsageIn
+from inferd.serving.model_server_stream import CallIn, ChoiceIn, Chunk, DeltaIn, UsageIn
 from inferd.tasks.base import Usage
 from inferd.tasks.text_generation import (
     CallDelta,
@@ -20,13 +18,23 @@ PROMPT_BYTES_PER_TOKEN = 4
 """For estimates only; English text has 4 to 5 bytes for each token in common vocabularies."""
 
 
-class _New(msgspec.Struct):
+class _New:
     """New output of one choice."""
 
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[CallDelta] = []
-    tokens: list[Token] = []
+    __slots__ = ("calls", "texts", "thoughts", "tokens")
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[CallDelta] = []
+        self.tokens: list[Token] = []
+
+    def event(self, index: int, usage: Usage) -> Text:
+        """All of it at once."""
+        text, tokens = "".join(self.texts), tuple(self.tokens)
+        if not self.thoughts and not self.calls:
+            return Text(index, text, tokens, usage)
+        return Text(index, text, tokens, usage, "".join(self.thoughts), tuple(self.calls))
 
 
 class Tally:
@@ -71,34 +79,35 @@ class Tally:
                 self._exact = chunk.usage
             for choice in chunk.choices:
                 self._take_choice(choice, found)
-        return [
-            Text(
-                index,
-                "".join(new.texts),
-                tuple(new.tokens),
-                self.usage,
-                "".join(new.thoughts),
-                tuple(new.calls),
-            )
-            for index, new in found.items()
-        ]
+        if not found:
+            return []
+        usage = self.usage
+        return [new.event(index, usage) for index, new in found.items()]
 
     def _take_choice(self, choice: ChoiceIn, found: dict[int, _New]) -> None:
-        if not 0 <= choice.index < len(self._reasons):
+        index, delta = choice.index, choice.delta
+        if not 0 <= index < len(self._reasons):
             raise UpstreamFailed("The model server answered with a choice that nobody asked for.")
-        delta = choice.delta
         text = choice.text if delta is None else delta.content
-        thought = None if delta is None else delta.reasoning_content or delta.reasoning
-        calls = () if delta is None else delta.tool_calls or ()
-        if text or thought or calls:
+        if text:
             self._chunks += 1
-            new = found.setdefault(choice.index, _New())
-            new.texts.append(text or "")
-            new.thoughts.append(thought or "")
-            new.calls.extend(self._call(choice.index, call) for call in calls)
-            new.tokens.extend(choice.tokens(text or ""))
+            new = found.get(index) or found.setdefault(index, _New())
+            new.texts.append(text)
+            if choice.logprobs is None:
+                new.tokens.append(Token(None, text))
+            else:
+                new.tokens.extend(choice.tokens(text))
+        if delta is not None and (delta.reasoning_content or delta.reasoning or delta.tool_calls):
+            self._chunks += not text
+            self._take_more(index, delta, found.get(index) or found.setdefault(index, _New()))
         if choice.finish_reason is not None:
-            self._reasons[choice.index] = self._reason(choice.finish_reason)
+            self._reasons[index] = self._reason(choice.finish_reason)
+
+    def _take_more(self, index: int, delta: DeltaIn, new: _New) -> None:
+        if thought := delta.reasoning_content or delta.reasoning:
+            new.thoughts.append(thought)
+        if delta.tool_calls:
+            new.calls.extend(self._call(index, call) for call in delta.tool_calls)
 
     def _call(self, choice: int, call: CallIn) -> CallDelta:
         if call.id:

@@ -152,7 +152,7 @@ class TextGenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag
 def prompt_bytes(prompt: Prompt) -> int:
     """UTF-8 bytes of all text in a prompt, tool definitions included; token ids count as one."""
     if isinstance(prompt, TextPrompt):
-        return len(prompt.text.encode("utf-8", "replace"))
+        return _text_bytes(prompt.text)
     if isinstance(prompt, TokenPrompt):
         return len(prompt.ids)
     size = sum(_message_bytes(message) for message in prompt.messages)
@@ -167,11 +167,18 @@ CALL_ALLOWANCE_BYTES = 64
 
 
 def _message_bytes(message: Message) -> int:
-    texts = [message.content, message.name or "", message.reasoning_content or ""]
+    size = _text_bytes(message.content)
+    if message.name is not None:
+        size += _text_bytes(message.name)
+    if message.reasoning_content is not None:
+        size += _text_bytes(message.reasoning_content)
     for call in message.tool_calls:
-        texts += [call.name, call.arguments]
-    markup = CALL_ALLOWANCE_BYTES * (len(message.tool_calls) + (message.role == "tool"))
-    return markup + sum(len(text.encode("utf-8", "replace")) for text in texts)
+        size += CALL_ALLOWANCE_BYTES + _text_bytes(call.name) + _text_bytes(call.arguments)
+    return size + CALL_ALLOWANCE_BYTES if message.role == "tool" else size
+
+
+def _text_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 class TokenizeRequest(msgspec.Struct, frozen=True, tag="tokenize"):
