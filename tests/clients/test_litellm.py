@@ -88,7 +88,7 @@ async def test_a_failure_is_tried_again_as_often_as_asked(
     with pytest.raises(litellm.InternalServerError):
         await litellm.acompletion(**fields(server, model="deepinfra/t/broken", num_retries=2))
     after = [entry for entry in server.entries() if entry.model == "t/broken"]
-    # litellm tries three times, and the client in it as often again in each where it may.
+    # The client in it tries three times. Where tenacity is there, litellm does all of it thrice.
     assert len(after) - before in (3, 9)
     assert {entry.status for entry in after} == {"failed"}
 

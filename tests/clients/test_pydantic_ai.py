@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
+import pytest_asyncio
 
 from tests.clients.support import openai_base, package
 from tests.process import TOKEN, InferdProcess
@@ -20,12 +22,15 @@ pytestmark = [
 SETTINGS = {"temperature": 0, "max_tokens": 60}
 
 
-@pytest.fixture(params=["OpenAIChatModel", "OpenAIResponsesModel"])
-def model(server: InferdProcess, request: pytest.FixtureRequest) -> Any:
+@pytest_asyncio.fixture(loop_scope="module", params=["OpenAIChatModel", "OpenAIResponsesModel"])
+async def model(server: InferdProcess, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     models = package("pydantic_ai.models.openai")
     providers = package("pydantic_ai.providers.openai")
-    provider = providers.OpenAIProvider(base_url=openai_base(server), api_key=TOKEN)
-    return getattr(models, request.param)(SMOLLM2, provider=provider)
+    openai = package("openai")
+    # The provider would make such a client by itself, and never close it.
+    async with openai.AsyncOpenAI(base_url=openai_base(server), api_key=TOKEN) as client:
+        provider = providers.OpenAIProvider(openai_client=client)
+        yield getattr(models, request.param)(SMOLLM2, provider=provider)
 
 
 def agent(model: Any, **options: Any) -> Any:
