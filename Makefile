@@ -57,11 +57,11 @@ bench-footprint: .venv/developing
 	@touch $@
 
 .venv/installed: .venv/made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable ".[starter]"
 	@touch $@
 
 .venv/developing: .venv/made pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[starter]" --group dev
 	@touch $@ .venv/installed
 
 # An environment for each group of clients, away from the tools of development.
