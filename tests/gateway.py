@@ -32,7 +32,9 @@ from inferd.serving.replica import Flight, ReplicaFacts
 from inferd.serving.router import Router, RouterOptions
 from inferd.storage.database import Database, migrate
 from inferd.storage.ledger_writer import LedgerWriter
-from inferd.tasks.text_generation import Event, Stopped, Text
+from inferd.tasks.base import Stopped
+from inferd.tasks.every import Event
+from inferd.tasks.text_generation import Text
 
 ADMIN_TOKEN = "bootstrap-token-of-the-tests-0123456789"
 

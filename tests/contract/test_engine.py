@@ -16,15 +16,14 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Engine, Resources
 from inferd.engines.registry import engine_class
 from inferd.errors import BadRequest, ContextLengthExceeded
+from inferd.tasks.base import Progress, Stopped
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Done,
-    Event,
     Message,
-    Progress,
     Sampling,
     Started,
-    Stopped,
     Text,
     TextGenerationRequest,
     TextPrompt,

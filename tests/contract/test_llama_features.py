@@ -15,16 +15,16 @@ import pytest_asyncio
 from inferd.engines.base import Request, Resources
 from inferd.engines.xllamacpp import XllamacppEngine
 from inferd.errors import BadRequest, ContextLengthExceeded
+from inferd.tasks.base import Stopped
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Constraint,
     Detokenized,
     DetokenizeRequest,
     Done,
-    Event,
     Message,
     Sampling,
-    Stopped,
     Text,
     TextGenerationRequest,
     TextPrompt,

@@ -17,7 +17,8 @@ from inferd.catalog.progress import FetchProgress
 from inferd.errors import ContextLengthExceeded, EngineFailed, Unavailable
 from inferd.serving.local import LocalOptions, LocalReplica
 from inferd.serving.replica import Flight, ReplicaDied
-from inferd.tasks.text_generation import Done, Event, Text, TextGenerationRequest, TextPrompt
+from inferd.tasks.every import Event
+from inferd.tasks.text_generation import Done, Text, TextGenerationRequest, TextPrompt
 from tests.gateway import echo_card
 
 Make = Callable[..., LocalReplica]

@@ -24,10 +24,10 @@ from inferd.errors import (
 from inferd.serving.model_server import ModelServerReplica
 from inferd.serving.replica import Flight
 from inferd.tasks.base import Usage
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Done,
-    Event,
     Message,
     Sampling,
     Text,

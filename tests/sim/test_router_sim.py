@@ -19,7 +19,8 @@ from inferd.errors import InferdError, TooManyRequests, Unavailable
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFacts
 from inferd.serving.router import Ask, Router, RouterOptions
 from inferd.tasks.base import Usage
-from inferd.tasks.text_generation import Done, Event, Text, TextGenerationRequest, TextPrompt
+from inferd.tasks.every import Event
+from inferd.tasks.text_generation import Done, Text, TextGenerationRequest, TextPrompt
 from tests.gateway import echo_card
 
 MEMORY = {"t/a": 40, "t/b": 50, "t/c": 60}

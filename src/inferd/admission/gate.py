@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.admission.bounds import most
 from inferd.admission.work import Order, Rooms, Work
 from inferd.errors import Forbidden, Unavailable
 from inferd.metering.cost import cost_bound
 from inferd.metering.prices import Price, PriceBook
 from inferd.money import NanoUsd
 from inferd.storage.rows import EntryRow
-from inferd.tasks.text_generation import TextGenerationRequest
-
-TOKENS_PER_MESSAGE = 16
-"""Most that a chat template adds around one message; ChatML adds 5, Llama 3 adds 5 to 7."""
 
 
 class Gate:
@@ -57,13 +54,5 @@ class Gate:
 
 
 def bound(order: Order, price: Price) -> NanoUsd:
-    """The most that the order can cost, without a tokenizer: a token is at least a byte."""
-    request, context = order.request, order.card.context_length
-    if not isinstance(request, TextGenerationRequest):
-        return NanoUsd(0)
-    text = request.prompt_bytes() + order.card.template_allowance_tokens
-    input_max = min(context, text + TOKENS_PER_MESSAGE * request.message_count())
-    output_max = request.n * min(request.max_tokens or context, context)
-    return cost_bound(
-        input_tokens_max=input_max, output_tokens_max=output_max, price=price, tier=order.tier
-    )
+    """The most that the order can cost."""
+    return cost_bound(most(order.request, order.card), price, order.tier)

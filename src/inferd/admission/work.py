@@ -1,7 +1,7 @@
 """One billable unit of work, from the gate to its one settlement.
 
 Whoever runs work iterates `events` and closes it in a `finally`. The entry is committed before
-`Done` comes out of `events`; every other ending is settled by `close`. Both are idempotent.
+the task's ending comes out of `events`; every other ending is settled by `close`. Both are idempotent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from inferd.access.caller import Caller
 from inferd.access.limits import Concurrency
+from inferd.admission.bounds import work_of
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
 from inferd.engines.base import Request
@@ -26,10 +27,19 @@ from inferd.money import NanoUsd
 from inferd.serving.replica import Flight
 from inferd.serving.router import Ask, Router
 from inferd.storage.rows import EntryRow, EntryStatus
-from inferd.tasks.base import NOTHING, Tier
-from inferd.tasks.text_generation import Done, Event, Started, TextGenerationRequest
+from inferd.tasks.base import NOTHING, Counted, Progress, Tier, Usage
+from inferd.tasks.every import ENDINGS, Event
+from inferd.tasks.text_generation import (
+    DetokenizeRequest,
+    Started,
+    Text,
+    TextGenerationRequest,
+    TokenizeRequest,
+)
 
-Dialect = Literal["openai", "native", "anthropic", "cli"]
+_COUNTS = (Started, Counted)
+
+Dialect = Literal["openai", "native", "anthropic", "elevenlabs", "cli"]
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -84,14 +94,14 @@ class Work:
         self._settling: asyncio.Future[None] | None = None
 
     async def events(self) -> AsyncGenerator[Event]:
-        """Queue, run, meter. `Done` comes after its entry is committed."""
+        """Queue, run, meter. The task's ending comes after its entry is committed."""
         order = self.order
         ask = Ask(
             request_id=order.request_id,
             account_id=self._caller.account_id,
             card=order.card,
             request=order.request,
-            work=_work(order.request),
+            work=work_of(order.request),
             slots=order.request.n if isinstance(order.request, TextGenerationRequest) else 1,
             tier=order.tier,
             fail_fast=order.fail_fast,
@@ -99,11 +109,11 @@ class Work:
         try:
             async with aclosing(self._rooms.router.run(ask, self.flight)) as events:
                 async for event in events:
-                    if type(event) is Started:
+                    if type(event) is not Text and isinstance(event, _COUNTS):
                         self._shrink(event)
-                    elif self._first_event_seconds is None:
+                    elif self._first_event_seconds is None and type(event) is not Progress:
                         self._first_event_seconds = self._rooms.clock.seconds()
-                    if type(event) is Done:
+                    if type(event) is not Text and isinstance(event, ENDINGS):
                         self.flight.usage = event.usage
                         await self._settle("succeeded")
                     yield event
@@ -141,24 +151,23 @@ class Work:
         granted = self.flight.granted_seconds
         return 0 if granted is None else round((self._rooms.clock.seconds() - granted) * 1000)
 
-    def _shrink(self, started: Started) -> None:
-        """The prompt is counted now: keep no more money aside than the request can still cost."""
-        request = self.order.request
-        assert isinstance(request, TextGenerationRequest), "only generation is Started"
-        bound = cost_bound(
-            input_tokens_max=started.prompt_tokens,
-            output_tokens_max=request.n * started.max_tokens,
-            price=self._price,
-            tier=self.order.tier,
-        )
-        self._rooms.ledger.shrink(self.order.request_id, bound)
+    def _shrink(self, event: Started | Counted) -> None:
+        """The input is counted now: keep no more money aside than the request can still cost."""
+        if isinstance(event, Counted):
+            most = event.most
+        else:
+            request = self.order.request
+            assert isinstance(request, TextGenerationRequest), "only generation is Started"
+            most = Usage(event.prompt_tokens, output_tokens=request.n * event.max_tokens)
+        nanos = cost_bound(most, self._price, self.order.tier)
+        self._rooms.ledger.shrink(self.order.request_id, nanos)
 
     async def _settle(self, status: EntryStatus) -> None:
         """Settle once. The commit survives the cancellation of whoever waits for it."""
         rooms, order = self._rooms, self.order
         rooms.concurrency.leave(self._caller.account_id, order.card.name)
         unseen = status == "failed" and self.flight.replica_id is None
-        free = not isinstance(order.request, TextGenerationRequest)
+        free = isinstance(order.request, TokenizeRequest | DetokenizeRequest)
         if (unseen or free) and self.flight.usage == NOTHING:
             # Refused before any replica saw it, or free: nothing happened that could be billed.
             rooms.ledger.release(order.request_id)
@@ -202,11 +211,6 @@ class Work:
             first_event_ms=None if first is None else round((first - self._created_seconds) * 1000),
             runtime_ms=self.runtime_ms,
             tier=order.card.paid_tier(order.tier),
+            unit=order.card.unit(),
+            quantity=usage.quantity,
         )
-
-
-def _work(request: Request) -> int:
-    """Estimated tokens of work, for fairness between accounts."""
-    if not isinstance(request, TextGenerationRequest):
-        return 1
-    return request.prompt_bytes() // 4 + (request.max_tokens or 256)

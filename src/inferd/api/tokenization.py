@@ -21,11 +21,11 @@ from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
 from inferd.errors import BadRequest, EngineFailed
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Detokenized,
     DetokenizeRequest,
-    Event,
     Prompt,
     TextPrompt,
     Tokenized,

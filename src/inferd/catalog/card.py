@@ -33,18 +33,19 @@ import re
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from inferd.errors import BadRequest
 from inferd.money import Rate, nanos_from_usd
-from inferd.tasks.base import TaskName, Tier
+from inferd.tasks.base import TASK_UNITS, TaskName, Tier, Unit
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,16 +86,37 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Quoted decimals of dollars per million units."""
+    """Quoted decimals: dollars per million tokens or characters, per second, per image unit."""
 
-    input: str
-    output: str
+    input: str = "0"
+    output: str = "0"
     cached: str | None = None
     """Input tokens served from the prefix cache; absent: the input price."""
     priority: str | None = None
     """What all of it is multiplied with in the tier `priority`, such as "1.5"; absent: no tier."""
     flex: str | None = None
     """The same for the tier `flex`, such as "0.8"."""
+    input_characters: str | None = None
+    """Per million."""
+    input_seconds: str | None = None
+    output_seconds: str | None = None
+    image_units: str | None = None
+    compute_seconds: str | None = None
+
+    def units(self) -> dict[Unit, str]:
+        """What is quoted besides tokens."""
+        return {unit: quote for unit in UNITS if (quote := getattr(self, unit)) is not None}
+
+    def unit_rate(self, unit: Unit | None) -> Rate:
+        """The rate of the task's own unit; 0 where none is quoted."""
+        quote = None if unit is None else self.units().get(unit)
+        if quote is None:
+            return Rate(0)
+        million = "0" if unit == "input_characters" else "6"
+        nanos = nanos_from_usd(str(Decimal(quote).scaleb(int(million))))
+        if nanos < 0:
+            raise ValueError(f"A price cannot be negative: {quote!r}.")
+        return Rate(nanos)
 
     def tiers(self) -> dict[Tier, int]:
         """Multipliers in millionths, of the tiers that the model has."""
@@ -144,10 +166,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: TaskName
     engine: str
     """A name in engines/registry.py, or "model_server"."""
-    context_length: int
-    """Prompt and output together, in tokens."""
     licence: str
     summary: str
+    context_length: int = 0
+    """Prompt and output together, in tokens; 0 where a task has none."""
     price: CardPrice | None = None
     free: bool = False
     """A model without a price goes live only if its card says free."""
@@ -159,6 +181,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens that the chat template may add to a prompt of one message: for the cost bound."""
     kv_cache: Literal["f16", "q8_0"] = "f16"
     """How the key-value cache of a language model is kept; q8_0 halves memory and load time."""
+    options: dict[str, str | int | float | bool | list[str]] = {}
+    """What the engine needs to know of the model, such as its pooling; each engine says which."""
+    extra: str | None = None
+    """The extra of inferd that the engine needs, such as `starter`."""
     memory_bytes: int = 0
     """Known resident size of a worker; 0: estimated from the files."""
     tags: tuple[str, ...] = ()
@@ -174,6 +200,14 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.price is None:
             return Rate(0), Rate(0), Rate(0)
         return self.price.rates()
+
+    def unit(self) -> Unit | None:
+        """What its task is billed in besides tokens."""
+        return TASK_UNITS.get(self.task)
+
+    def unit_rate(self) -> Rate:
+        """Of its unit; 0 for a free model."""
+        return Rate(0) if self.price is None else self.price.unit_rate(self.unit())
 
     def version(self) -> str:
         """The hash of its first file: what `name:version` and `?version=` may say; "" if none."""
@@ -201,6 +235,7 @@ def read_card(text: bytes, *, origin: str) -> ModelCard:
     try:
         card = msgspec.toml.decode(text, type=ModelCard)
         card.rates()
+        card.unit_rate()
         card.tiers()
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise BadRequest(f"The model card {origin} is not valid: {error}") from error
@@ -215,14 +250,25 @@ def _problems(card: ModelCard) -> list[str]:
         found.append(f"{card.name!r} is not a model name of the form owner/name.")
     if card.price is None and not card.free:
         found.append("it has no price; say `free = true` if it costs nothing.")
-    if card.context_length < 1 or card.slots < 1:
+    if card.slots < 1 or card.context_length < (card.unit() is None):
         found.append("context_length and slots start at 1.")
+    found += _price_problems(card)
     if (card.engine == "model_server") != (card.model_server is not None):
         found.append('engine = "model_server" and a [model_server] table go together.')
     if len({file.role for file in card.files}) < len(card.files):
         found.append("two files have one role.")
     for file in card.files:
         found += _file_problems(file)
+    return found
+
+
+def _price_problems(card: ModelCard) -> list[str]:
+    if card.price is None:
+        return []
+    unit, units = card.unit(), card.price.units()
+    found = [f"{card.task} is not billed in {other}." for other in units if other != unit]
+    if not any((*card.rates(), card.unit_rate())):
+        found.append("every price in it is 0; say `free = true` if it costs nothing.")
     return found
 
 

@@ -15,16 +15,11 @@ from typing import Protocol
 import msgspec
 
 from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest
 from inferd.tasks.base import TaskName
-from inferd.tasks.text_generation import (
-    DetokenizeRequest,
-    Event,
-    TextGenerationRequest,
-    TokenizeRequest,
-)
+from inferd.tasks.every import Event, Request
 
-Request = TextGenerationRequest | TokenizeRequest | DetokenizeRequest
-"""The union of all tasks' requests."""
+__all__ = ["Engine", "Event", "Features", "Request", "Resources", "unsupported"]
 
 
 class Resources(msgspec.Struct, frozen=True):
@@ -41,14 +36,19 @@ class Resources(msgspec.Struct, frozen=True):
         return Path(self.files[role])
 
 
+def unsupported(engine: str, request: Request) -> BadRequest:
+    """What an engine says to a task that it does not do; the gateway checks it before."""
+    return BadRequest(f"The engine {engine} does not do this task ({type(request).__name__}).")
+
+
 class Features(msgspec.Struct, frozen=True):
     """What a loaded engine can do."""
 
     tasks: tuple[TaskName, ...]
     slots: int
-    """Requests computed at once. A request with `n` choices takes `n` of them."""
+    """Requests computed at once. A text generation with `n` choices takes `n` of them."""
     context_length: int
-    """Prompt and output of one request, in tokens."""
+    """Prompt and output of one request, in tokens; 0 where a task has no tokens."""
 
 
 class Engine(Protocol):

@@ -21,22 +21,20 @@ from pathlib import Path
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.answer_parser import AnswerParser
-from inferd.engines.base import Features, Request, Resources
+from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.budget import output_budget
 from inferd.engines.stop_strings import StopStrings
 from inferd.errors import BadRequest, EngineFailed
-from inferd.tasks.base import NOTHING, Usage
+from inferd.tasks.base import NOTHING, Progress, Stopped, Usage
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Detokenized,
     DetokenizeRequest,
     Done,
-    Event,
     FinishReason,
-    Progress,
     Prompt,
     Started,
-    Stopped,
     Text,
     TextGenerationRequest,
     Token,
@@ -74,10 +72,12 @@ class EchoEngine:
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Echo the last message, or the prompt."""
-        if not isinstance(request, TextGenerationRequest):
+        if isinstance(request, TokenizeRequest | DetokenizeRequest):
             yield self._tokenized(request)
             yield Done((), NOTHING)
             return
+        if not isinstance(request, TextGenerationRequest):
+            raise unsupported("echo", request)
         if request.constraint is not None or request.logit_bias:
             raise BadRequest("The echo model says what it hears, whatever the format or bias.")
         words = self._words(request.prompt)

@@ -8,16 +8,9 @@ from collections.abc import AsyncGenerator, Callable
 
 from inferd.engines.answer_parser import Parsed
 from inferd.engines.llama_choice import Counted, Ended, LlamaChoice, Moved, Report
-from inferd.tasks.base import NOTHING, Usage
-from inferd.tasks.text_generation import (
-    Done,
-    Event,
-    FinishReason,
-    Progress,
-    Started,
-    Stopped,
-    Text,
-)
+from inferd.tasks.base import NOTHING, Progress, Stopped, Usage
+from inferd.tasks.every import Event
+from inferd.tasks.text_generation import Done, FinishReason, Started, Text
 
 NO_TEXT = Parsed()
 Sink = Callable[[Report], None]

@@ -20,7 +20,7 @@ import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.catalog.gguf_header import kv_cache_bytes_per_token, read_header
-from inferd.engines.base import Features, Request, Resources
+from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.budget import output_budget
 from inferd.engines.llama_choice import ChoiceOptions, Chunk, LlamaChoice
 from inferd.engines.llama_echo import PromptScorer, echo_of
@@ -30,15 +30,14 @@ from inferd.engines.llama_prompt import LlamaPrompts, Prepared, sampling_fields
 from inferd.engines.llama_slots import LlamaSlots, Slot
 from inferd.engines.llama_tokens import LlamaTokens
 from inferd.errors import EngineFailed
-from inferd.tasks.base import NOTHING, Usage
+from inferd.tasks.base import NOTHING, Stopped, Usage
+from inferd.tasks.every import Event
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Detokenized,
     DetokenizeRequest,
     Done,
-    Event,
     Started,
-    Stopped,
     Text,
     TextGenerationRequest,
     Token,
@@ -98,10 +97,12 @@ class XllamacppEngine:
         loaded = self._loaded
         if loaded is None:
             raise EngineFailed("The model is not loaded.")
-        if not isinstance(request, TextGenerationRequest):
+        if isinstance(request, TokenizeRequest | DetokenizeRequest):
             yield await asyncio.to_thread(_tokenized, loaded, request)
             yield Done((), NOTHING)
             return
+        if not isinstance(request, TextGenerationRequest):
+            raise unsupported("xllamacpp", request)
         async with aclosing(self._generate(loaded, request, cancel)) as generated:
             async for event in generated:
                 yield event

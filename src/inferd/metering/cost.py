@@ -1,16 +1,15 @@
 """The only arithmetic with money. Pure; rounded once, half up, to the nano-dollar.
 
-cost = (fresh input × input rate + cached input × cached rate + output × output rate) × tier
-       ÷ 1,000,000        where fresh + cached = input tokens
+cost = (fresh input × input rate + cached input × cached rate + output × output rate
+        + quantity × unit rate) × tier ÷ 1,000,000
+       where fresh + cached = input tokens, and quantity is in the task's own unit
 """
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
-
 from inferd.metering.prices import Price
 from inferd.money import UNITS_PER_RATE, NanoUsd
-from inferd.tasks.base import Usage
+from inferd.tasks.base import MICRO, Usage
 
 ONE = 1_000_000
 """A multiplier of 1, in millionths."""
@@ -24,21 +23,22 @@ def cost(usage: Usage, price: Price, tier: str = "default") -> NanoUsd:
     2
     """
     fresh = usage.input_tokens - usage.cached_tokens
-    if fresh < 0 or usage.cached_tokens < 0 or usage.output_tokens < 0:
+    if min(fresh, usage.cached_tokens, usage.output_tokens, usage.quantity) < 0:
         raise ValueError("Usage units are disjoint and never negative.")
     total = (
         fresh * price.input
         + usage.cached_tokens * price.cached
         + usage.output_tokens * price.output
     )
-    exact = Decimal(total * price.tiers.get(tier, ONE)) / (UNITS_PER_RATE * ONE)
-    return NanoUsd(int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP)))
+    micro_total = total * MICRO + usage.quantity * price.unit
+    # Whole numbers throughout: half up is one more before an integer division by the double.
+    divisor = MICRO * UNITS_PER_RATE * ONE
+    return NanoUsd((2 * micro_total * price.tiers.get(tier, ONE) + divisor) // (2 * divisor))
 
 
-def cost_bound(
-    *, input_tokens_max: int, output_tokens_max: int, price: Price, tier: str = "default"
-) -> NanoUsd:
-    """The most that a request can cost: everything fresh, every output token used."""
+def cost_bound(most: Usage, price: Price, tier: str = "default") -> NanoUsd:
+    """The most that a request of this usage can cost: nothing comes from the cache."""
     rate = max(price.input, price.cached)
-    total = input_tokens_max * rate + output_tokens_max * price.output
-    return NanoUsd(-(-total * price.tiers.get(tier, ONE) // (UNITS_PER_RATE * ONE)))
+    total = most.input_tokens * rate + most.output_tokens * price.output
+    micro_total = total * MICRO + most.quantity * price.unit
+    return NanoUsd(-(-micro_total * price.tiers.get(tier, ONE) // (MICRO * UNITS_PER_RATE * ONE)))

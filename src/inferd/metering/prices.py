@@ -25,6 +25,8 @@ class Price(msgspec.Struct, frozen=True):
     input: Rate
     cached: Rate
     output: Rate
+    unit: Rate = Rate(0)
+    """Of the task's own unit."""
     tiers: dict[str, int] = {}
     """Tier → what everything is multiplied with, in millionths. A tier that is not here costs 1."""
 
@@ -38,6 +40,7 @@ def price_of(row: PriceRow) -> Price:
         Rate(row.input_rate),
         Rate(row.cached_rate),
         Rate(row.output_rate),
+        Rate(row.unit_rate),
         {tier: value for tier, value in tiers.items() if value is not None},
     )
 
@@ -57,7 +60,9 @@ class PriceBook:
             for card in cards:
                 row = stored.get(card.name)
                 tiers = card.tiers()
-                new = NewPrice(*card.rates(), tiers.get("priority"), tiers.get("flex"))
+                new = NewPrice(
+                    *card.rates(), tiers.get("priority"), tiers.get("flex"), card.unit_rate()
+                )
                 if row is None or prices.terms(row) != new:
                     now = self._clock.unix_ns()
                     row = await prices.replace(connection, card.name, new, now)

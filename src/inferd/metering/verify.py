@@ -48,7 +48,9 @@ def _check(entry: EntryRow, versions: dict[int, Price]) -> tuple[str | None, int
         return f"its price version {entry.price_id} does not exist.", 0
     if price.model != entry.model:
         return f"its price version is one of {price.model}, not of {entry.model}.", 0
-    usage = Usage(entry.input_tokens, entry.cached_tokens, entry.output_tokens)
+    usage = Usage(
+        entry.input_tokens, entry.cached_tokens, entry.output_tokens, quantity=entry.quantity
+    )
     try:
         nanos = cost(usage, price, entry.tier)
     except ValueError as error:

@@ -34,7 +34,10 @@ from inferd.serving.wire import (
     ToWorker,
     error_of,
 )
-from inferd.tasks.text_generation import Done, Event, Progress, Started, Stopped, Text
+from inferd.tasks.base import Chunk, Counted, Progress, Stopped
+from inferd.tasks.every import ENDINGS, Event
+from inferd.tasks.speech_recognition import Segment
+from inferd.tasks.text_generation import Done, Started, Text
 
 STOP_SECONDS_MAX = 3.0
 """Grace for a worker that was asked to exit."""
@@ -265,17 +268,20 @@ class LocalReplica:
 def _note(event: Event | InferdError, flight: Flight) -> bool:
     """Keep the flight true; True if this was the last event."""
     match event:
-        case Text():
+        case Text() | Chunk() | Segment():
             flight.stage, flight.usage = "decode", event.usage
         case Progress():
             flight.usage = event.usage
-        case Done() | Stopped():
+        case Started() | Counted():
+            flight.stage = "prefill"
+        case Stopped() | Done():
             flight.usage = event.usage
             if event.usage.output_tokens:
                 flight.stage = "decode"
             return True
-        case Started():
-            flight.stage = "prefill"
+        case _ if isinstance(event, ENDINGS):
+            flight.usage = event.usage
+            return True
         case _:
             return True
     return False

@@ -28,7 +28,8 @@ from inferd.serving.model_server_stream import ErrorIn, SseLines
 from inferd.serving.model_server_tally import Tally
 from inferd.serving.replica import Flight, ReplicaFacts
 from inferd.serving.upstream_http import UpstreamAnswer, UpstreamClient, UpstreamError
-from inferd.tasks.text_generation import ChatPrompt, Event, TextGenerationRequest
+from inferd.tasks.every import Event
+from inferd.tasks.text_generation import ChatPrompt, TextGenerationRequest
 
 SILENCE_SECONDS_MAX = 600
 """A server that loads a model or prefills a long prompt may say nothing for minutes."""

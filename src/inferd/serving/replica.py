@@ -12,7 +12,7 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Request
 from inferd.errors import EngineFailed
 from inferd.tasks.base import NOTHING, Usage
-from inferd.tasks.text_generation import Event
+from inferd.tasks.every import Event
 
 
 class ReplicaFacts(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from inferd.serving.memory import budget_bytes
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFactory
 from inferd.serving.scheduler import Drain, Policy, Refuse, Start, Stop, plan
 from inferd.serving.snapshot import ModelSnapshot, RouterSnapshot, model_snapshot
-from inferd.tasks.text_generation import Event
+from inferd.tasks.every import Event
 
 __all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
 

@@ -18,7 +18,7 @@ import msgspec
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources
 from inferd.errors import BY_CODE, BadRequest, EngineFailed, InferdError
-from inferd.tasks.text_generation import Event
+from inferd.tasks.every import Event
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """A request body is at most 10 MB by default, its text at most doubles in msgpack; 64 MiB leaves

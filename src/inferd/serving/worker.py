@@ -32,7 +32,7 @@ from inferd.serving.wire import (
     ToWorker,
     failure_of,
 )
-from inferd.tasks.text_generation import Event
+from inferd.tasks.every import Event
 
 _log = logging.getLogger("inferd.worker")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.rows import EntryRow
@@ -24,6 +24,19 @@ class UsageSum(msgspec.Struct, frozen=True):
     cached_tokens: int
     output_tokens: int
     cost_nanos: int
+    input_seconds: int
+    """This and what follows: millionths."""
+    input_characters: int
+    image_units: int
+    output_seconds: int
+    compute_seconds: int
+
+
+_UNITS = UsageSum.__struct_fields__[6:]
+
+
+def _quantity(unit: str) -> ColumnElement[int]:
+    return func.sum(case((entries.c.unit == unit, entries.c.quantity), else_=0))
 
 
 def _key(by: Grouping) -> ColumnElement[str]:
@@ -51,6 +64,7 @@ async def sums(
             func.sum(entries.c.cached_tokens),
             func.sum(entries.c.output_tokens),
             func.sum(entries.c.cost_nanos),
+            *(_quantity(unit) for unit in _UNITS),
         )
         .where(entries.c.settled_unix_ns >= span_unix_ns[0])
         .where(entries.c.settled_unix_ns < span_unix_ns[1])

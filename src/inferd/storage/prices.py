@@ -20,6 +20,7 @@ class NewPrice(NamedTuple):
     output_rate: int
     priority_millionths: int | None
     flex_millionths: int | None
+    unit_rate: int
 
 
 def terms(row: PriceRow) -> NewPrice:

@@ -47,6 +47,8 @@ class PriceRow(msgspec.Struct, frozen=True):
     priority_millionths: int | None = None
     """What everything is multiplied with in this tier; None: the model has none."""
     flex_millionths: int | None = None
+    unit_rate: int = 0
+    """Of the task's own unit."""
 
 
 class EntryRow(msgspec.Struct, frozen=True):
@@ -78,6 +80,10 @@ class EntryRow(msgspec.Struct, frozen=True):
     runtime_ms: int
     tier: str = "default"
     """The service tier that was paid."""
+    unit: str | None = None
+    """The task's own unit; None: tokens alone."""
+    quantity: int = 0
+    """Millionths of it."""
 
 
 class ReservationRow(msgspec.Struct, frozen=True):

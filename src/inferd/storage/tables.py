@@ -59,6 +59,7 @@ prices = Table(
     Column("valid_to_unix_ns", BigInteger),
     Column("priority_millionths", BigInteger),
     Column("flex_millionths", BigInteger),
+    Column("unit_rate", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("input_rate >= 0 AND cached_rate >= 0 AND output_rate >= 0"),
 )
 current_price = Index(
@@ -94,6 +95,8 @@ entries = Table(
     Column("first_event_ms", BigInteger),
     Column("runtime_ms", BigInteger, nullable=False),
     Column("tier", Text, nullable=False, server_default="default"),
+    Column("unit", Text),
+    Column("quantity", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("status IN ('succeeded', 'cancelled', 'failed')"),
     CheckConstraint("cached_tokens >= 0 AND cached_tokens <= input_tokens"),
     CheckConstraint("output_tokens >= 0 AND cost_nanos >= 0"),

@@ -15,8 +15,42 @@ TaskName = Literal[
     "text-to-image",
     "text-to-video",
     "zero-shot-image-classification",
+    "image-classification",
+    "object-detection",
+    "document-to-text",
+    "fill-mask",
+    "token-classification",
+    "text-classification",
+    "question-answering",
 ]
-"""DeepInfra's names for kinds of work."""
+"""DeepInfra's names for kinds of work; `document-to-text` (reading a page's text) is ours."""
+
+Unit = Literal[
+    "input_seconds", "input_characters", "image_units", "output_seconds", "compute_seconds"
+]
+"""What is billed besides tokens.
+
+input_seconds     seconds of audio that were listened to
+input_characters  characters that were spoken
+image_units       images of 1,048,576 pixels at the model's default number of steps
+output_seconds    seconds of video that were made
+compute_seconds   seconds that the engine computed
+"""
+
+MICRO = 1_000_000
+"""`Usage.quantity` counts millionths of the task's unit."""
+
+TASK_UNITS: dict[TaskName, Unit] = {
+    "automatic-speech-recognition": "input_seconds",
+    "text-to-speech": "input_characters",
+    "text-to-image": "image_units",
+    "text-to-video": "output_seconds",
+    "zero-shot-image-classification": "compute_seconds",
+    "image-classification": "compute_seconds",
+    "object-detection": "compute_seconds",
+    "document-to-text": "compute_seconds",
+}
+"""The unit of a task's quantity; a task that is not here is billed by its tokens alone."""
 
 
 Tier = Literal["default", "priority", "flex"]
@@ -40,5 +74,45 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     reasoning_tokens: int = 0
     """Those of `output_tokens` that the model thought with. Part of them, never on top."""
 
+    quantity: int = 0
+    """Millionths of the task's unit (TASK_UNITS). Beside the tokens, never the same thing twice."""
+
 
 NOTHING = Usage()
+
+
+class Counted(msgspec.Struct, frozen=True, array_like=True, tag="counted"):
+    """The input was looked at and fits; nothing is computed or consumed yet.
+
+    `most` is the most that the request can still consume: what money is set aside for.
+    """
+
+    most: Usage
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
+    """Work went on; there is no new output."""
+
+    usage: Usage
+    step: int = 0
+    steps: int = 0
+    """How many steps there are; 0 where that is not known."""
+
+
+CHUNK_BYTES_MAX = 256 * 1024
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True, tag="chunk"):
+    """Bytes of one output: audio as it is spoken, an encoded image or film in pieces."""
+
+    index: int
+    """Which output, from 0."""
+    data: bytes
+    """At most CHUNK_BYTES_MAX. Chunks of one index join to the whole."""
+    usage: Usage
+
+
+class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
+    """The request was cancelled; nothing is computed for it any more. The last event then."""
+
+    usage: Usage

@@ -231,12 +231,6 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
     """Output budget for each choice, resolved against the context."""
 
 
-class Progress(msgspec.Struct, frozen=True, array_like=True, tag="progress"):
-    """Prefill went on; only the usage moved."""
-
-    usage: Usage
-
-
 class Text(msgspec.Struct, frozen=True, array_like=True, tag="text"):
     """New text of one choice. `usage` is cumulative over all choices."""
 
@@ -262,12 +256,6 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     """The stop string that ended each choice, by index; empty where none was asked for."""
 
 
-class Stopped(msgspec.Struct, frozen=True, array_like=True, tag="stopped"):
-    """The request was cancelled; nothing is computed for it any more. The last event then."""
-
-    usage: Usage
-
-
 class Tokenized(msgspec.Struct, frozen=True, array_like=True, tag="tokenized"):
     """The answer to a TokenizeRequest."""
 
@@ -282,4 +270,5 @@ class Detokenized(msgspec.Struct, frozen=True, array_like=True, tag="detokenized
     text: str
 
 
-Event = Started | Progress | Text | Done | Stopped | Tokenized | Detokenized
+Event = Started | Text | Done | Tokenized | Detokenized
+"""What text generation says, beside Progress and Stopped of every task."""

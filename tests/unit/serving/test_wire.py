@@ -26,14 +26,12 @@ from inferd.serving.wire import (
     failure_of,
     frame,
 )
-from inferd.tasks.base import Usage
+from inferd.tasks.base import Progress, Stopped, Usage
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Done,
     Message,
-    Progress,
     Started,
-    Stopped,
     Text,
     TextGenerationRequest,
     Token,

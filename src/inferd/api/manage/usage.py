@@ -12,6 +12,7 @@ from inferd.errors import BadRequest
 from inferd.metering.report import GROUPINGS, Grouping, usage_by
 from inferd.metering.verify import verify
 from inferd.money import usd
+from inferd.tasks.base import MICRO
 
 _NANOS = 1_000_000_000
 _YEAR_2200 = 7_258_118_400
@@ -27,6 +28,14 @@ class UsageRow(msgspec.Struct, frozen=True):
     output_tokens: int
     cost_nanos: int
     cost_usd: float
+    input_seconds: float
+    """Of audio that was listened to."""
+    input_characters: int
+    """That were spoken."""
+    image_units: float
+    output_seconds: float
+    """Of video."""
+    compute_seconds: float
 
 
 class UsageReport(msgspec.Struct, frozen=True):
@@ -66,6 +75,11 @@ async def usage_report(exchange: Exchange, services: Services) -> None:
             r.output_tokens,
             r.cost_nanos,
             usd(r.cost_nanos),
+            r.input_seconds / MICRO,
+            r.input_characters // MICRO,
+            r.image_units / MICRO,
+            r.output_seconds / MICRO,
+            r.compute_seconds / MICRO,
         )
         for r in rows
     ]
