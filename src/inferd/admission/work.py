@@ -1,7 +1,7 @@
 """One billable unit of work, from the gate to its one settlement.
 
 Whoever runs work iterates `events` and closes it in a `finally`. The entry is committed before
-the task's ending comes out of `events`; every other ending is settled by `close`. Both are idempotent.
+the task's ending comes out of `events`; every other end is settled by `close`. Both are idempotent.
 """
 
 from __future__ import annotations

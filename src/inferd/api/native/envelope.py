@@ -22,11 +22,12 @@ class InferenceStatus(msgspec.Struct, frozen=True):
 
 
 def succeeded(work: Work, usage: Usage) -> InferenceStatus:
-    """The status of a call that came to its end."""
+    """The status of a call that came to its end; null tokens where a task has none."""
+    counts = work.order.card.unit() is None
     return InferenceStatus(
         status="succeeded",
         runtime_ms=work.runtime_ms,
         cost=usd(work.cost_nanos),
-        tokens_generated=usage.output_tokens,
-        tokens_input=usage.input_tokens,
+        tokens_generated=usage.output_tokens if counts else None,
+        tokens_input=usage.input_tokens if counts else None,
     )
