@@ -84,7 +84,7 @@ def test_the_bytes_of_each_message_are_these() -> None:
         "loaded": msgspec.msgpack.decode(frame(FROM_WORKER[0])[4:]),
         "events": msgspec.msgpack.decode(frame(FROM_WORKER[2])[4:]),
     }
-    usage = [3, 1, 2, False, 0]
+    usage = [3, 1, 2, False, 0, 0]
     assert shown["cancel"] == ["cancel", "R1"]
     assert shown["close"] == ["close"]
     assert shown["run"][:2] == ["run", "R1"]
@@ -99,7 +99,7 @@ def test_the_bytes_of_each_message_are_these() -> None:
     }
     assert shown["events"][1] == [
         ["R1", ["started", 3, 9]],
-        ["R1", ["progress", usage]],
+        ["R1", ["progress", usage, 0, 0]],
         ["R2", ["text", 1, "x", [[7, "x", -0.5, False, []]], usage, "", []]],
         ["R1", ["done", ["eos"], usage, 5, []]],
         ["R2", ["stopped", usage]],

@@ -53,7 +53,7 @@ def entry(number: int, **changes: object) -> EntryRow:
 def make_database(path: Path) -> None:
     migrate(path)
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO prices VALUES (1, 'a/b', 1, 1, 1, 0, NULL, NULL, NULL)")
+    connection.execute("INSERT INTO prices VALUES (1, 'a/b', 1, 1, 1, 0, NULL, NULL, NULL, 0)")
     connection.commit()
     connection.close()
 
