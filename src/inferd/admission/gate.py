@@ -10,6 +10,7 @@ from collections.abc import Callable
 from inferd.access.caller import INFERENCE_RUN, Caller
 from inferd.admission.bounds import most
 from inferd.admission.work import Order, Rooms, Work
+from inferd.engines.registry import require_extra
 from inferd.errors import Forbidden, Unavailable
 from inferd.metering.cost import cost_bound
 from inferd.metering.prices import Price, PriceBook
@@ -39,6 +40,7 @@ class Gate:
                 "Usage cannot be recorded at the moment, so nothing is served.",
                 retry_after_seconds=5,
             )
+        require_extra(order.card)
         price = self._prices.current(order.card.name)
         rooms.concurrency.enter(caller.account_id, order.card.name)
         try:

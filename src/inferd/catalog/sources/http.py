@@ -32,12 +32,15 @@ class TransferFailed(Exception):
 class Site:
     """One origin with its credentials, and whatever it links to."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, *, token: str | None = None, subject: str = "package index"
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise TransferFailed(
-                "the address of the package index is no http or https URL", may_pass=False
+                f"the address of the {subject} is no http or https URL", may_pass=False
             )
+        self._token = token
         host = parts.netloc.rpartition("@")[2]
         self.url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         self._origin = (parts.scheme, host)
@@ -75,6 +78,8 @@ class Site:
             request = client.get(url).headers(headers)
             if self._login and (parts.scheme, parts.netloc) == self._origin:
                 request = request.basic_auth(*self._login)
+            elif self._token and (parts.scheme, parts.netloc) == self._origin:
+                request = request.bearer_auth(self._token)
             async with request.build_streamed() as response:
                 yield response
         except PyreqwestError as error:

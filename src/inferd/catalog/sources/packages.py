@@ -24,17 +24,15 @@ class PackageRegistry:
 
     def __init__(self, index_url: str | None, *, pause_seconds: float = 0.5) -> None:
         self._index_url = index_url
-        self._pause_seconds = pause_seconds
+        self.pause_seconds = pause_seconds
 
     async def find(self, wheel: Wheel) -> Link:
         """Where a wheel lies. Unavailable when the index is away or does not have it."""
         try:
             name, _ = project(wheel)
-            site = await self._site()
+            site = await self.site()
             async with new_client() as client:
-                offered = await insist(
-                    lambda: _page(site, client, f"/{name}/"), self._pause_seconds
-                )
+                offered = await insist(lambda: _page(site, client, f"/{name}/"), self.pause_seconds)
         except (TransferFailed, ValueError) as error:
             raise Unavailable(
                 f"The package index cannot be asked for {wheel.requirement}: {error}."
@@ -73,17 +71,22 @@ class PackageRegistry:
         self, wheel: Wheel, link: Link, part: Part, report: Callable[[int], None]
     ) -> None:
         try:
-            await complete(await self._site(), link, part, report, self._pause_seconds)
+            await complete(await self.site(), link, part, report, self.pause_seconds)
         except TransferFailed as error:
             raise Unavailable(
                 f"The download of {wheel.requirement} failed after {part.size_bytes} bytes: "
                 f"{error}."
             ) from error
 
-    async def _site(self) -> Site:
+    async def site(self) -> Site:
+        """The origin, with its credentials. Raises TransferFailed for what is no URL."""
         if self._index_url is None:
-            self._index_url = await configured_index_url()
+            self._index_url = await self.configured_url()
         return Site(self._index_url)
+
+    async def configured_url(self) -> str:
+        """The index that pip uses."""
+        return await configured_index_url()
 
 
 async def _page(site: Site, client: Client, path: str) -> list[Link]:
