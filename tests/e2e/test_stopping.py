@@ -53,7 +53,7 @@ async def test_what_does_not_finish_by_the_deadline_is_billed_as_cancelled(
 async def test_a_second_ctrl_c_stops_at_once(data_dir: Path) -> None:
     async with serving(data_dir, card("t/slow", "token_ms=10")) as server:
         visitor = await Visitor.at(server)
-        await visitor.ask(body("t/slow", "w " * 450, stream=True))
+        await visitor.ask(body("t/slow", "w " * 450, stream=True, user="visitor"))
         await visitor.hear(3)
         async with server.client() as client:
             server.interrupt()
@@ -65,7 +65,8 @@ async def test_a_second_ctrl_c_stops_at_once(data_dir: Path) -> None:
         server.interrupt()
         assert await server.wait(5) == 0
         await visitor.leave()
-        (entry,) = server.entries()
+        # A probe may still have been let in before the signal was handled.
+        (entry,) = [one for one in server.entries() if one.end_user == "visitor"]
         assert 3 <= entry.output_tokens < 450
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import msgspec
@@ -29,13 +29,15 @@ async def listening(
     """A gateway with one slow slot, on a port."""
     card = echo_card(slots=1, tags=tags, context_length=2_000_000)
     async with gateway(tmp_path, card, options=options) as running:
-        listener = listen("127.0.0.1", 0)
         server = protocol_server(running.client.app)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(server.run_on(listener))
-            await server.up.wait()
-            yield running, listener.getsockname()[1]
-            server.should_exit = True
+        with closing(listen("127.0.0.1", 0)) as listener:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(server.run_on(listener))
+                await server.up.wait()
+                try:
+                    yield running, listener.getsockname()[1]
+                finally:
+                    server.should_exit = True
 
 
 def chat(text: str = "one", **fields: object) -> bytes:
@@ -105,6 +107,8 @@ async def test_who_reads_nothing_is_cut_off_and_pays_for_what_was_made(tmp_path:
             await until(lambda: bool(gate.flights))
             models = gate.services.router.snapshot
             await until(lambda: models().models[0].in_flight == 0)
+        # The slot is free first; the commit follows on the ledger's own thread.
+        await until(lambda: bool(entries_in(gate.database_path)))
         (entry,) = entries_in(gate.database_path)
         assert entry.status == "cancelled"
         assert 0 < entry.output_tokens < words / 2

@@ -316,3 +316,25 @@ async def test_idle_time_counts_from_the_last_byte(idle: float, left: str) -> No
     await world.settle()
     assert world.replicas[0].state == ("ready" if idle < 0 else "stopped")
     await world.router.close()
+
+
+async def test_a_replica_whose_death_is_not_yet_known_costs_a_request_nothing() -> None:
+    world = World(1)
+    first = world.arrive("t/a", "one")
+    await world.settle()
+    world.replicas[0].loaded.set()
+    await world.settle()
+    world.replicas[0].gates[first].set()
+    await world.settle()
+    # It refuses what comes, and nobody has told the router why.
+    world.replicas[0].state = "dead"
+    second = world.arrive("t/a", "one")
+    await world.settle()
+    world.replicas[0].died.set_result("killed by the script")
+    world.replicas[1].loaded.set()
+    await world.settle()
+    world.replicas[1].gates[second].set()
+    await world.settle()
+    assert world.endings == {first: "done", second: "done"}
+    assert world.router.snapshot().deaths == 1
+    await world.router.close()

@@ -102,6 +102,8 @@ class Router:
                 # It was dead already when the request came; that costs this request nothing.
                 if touched or attempt + 1 == ATTEMPTS:
                     raise
+                # The news of its death may still be on its way here: do not take it again.
+                self._died(deployment, residency)
             else:
                 return
             finally:
