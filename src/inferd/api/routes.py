@@ -34,6 +34,21 @@ class Route(NamedTuple):
     """The Struct of the JSON answer; None for other media."""
 
 
+def both(
+    method: str,
+    path: str,
+    endpoint: Endpoint,
+    summary: str,
+    takes: type | None = None,
+    gives: type | None = None,
+) -> list[Route]:
+    """OpenAI routes stand under two prefixes (deepinfra-api 1.1)."""
+    return [
+        Route(method, prefix + path, endpoint, "token", "openai", summary, takes, gives)
+        for prefix in ("/v1/openai", "/v1")
+    ]
+
+
 class Match(NamedTuple):
     """A route and what stood for `{rest}`."""
 
@@ -72,12 +87,26 @@ class RouteTable:
         raise RouteNotFound("Not Found")
 
 
+_OPENAI = (
+    "/v1/openai",
+    "/v1/chat",
+    "/v1/completions",
+    "/v1/models",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v2/rerank",
+    "/v1/images",
+    "/v1/audio",
+    "/v1/videos",
+)
+
+
 def shape_of(path: str) -> Shape:
     """The error envelope of a path that may not even exist."""
     if path.startswith("/anthropic"):
         return "anthropic"
-    openai = ("/v1/openai", "/v1/chat", "/v1/completions", "/v1/models", "/v1/responses")
-    return "openai" if path.startswith(openai) else "native"
+    return "openai" if path.startswith(_OPENAI) else "native"
 
 
 # JSON documents are open by nature.

@@ -17,7 +17,8 @@ from inferd.api.openai.completions import CompletionIn, CompletionOut, completio
 from inferd.api.openai.responses import create_response, stored_response
 from inferd.api.openai.responses_in import ResponseIn
 from inferd.api.openai.responses_out import ResponseOut
-from inferd.api.routes import Access, Endpoint, Route
+from inferd.api.routes import Access, Route, both
+from inferd.api.task_routes import task_routes
 from inferd.api.tokenization import (
     DetokenizeIn,
     DetokenizeOut,
@@ -26,17 +27,6 @@ from inferd.api.tokenization import (
     detokenize,
     tokenize,
 )
-
-
-def _both(
-    method: str, path: str, endpoint: Endpoint, summary: str, takes: type, gives: type
-) -> list[Route]:
-    """OpenAI routes stand under two prefixes (deepinfra-api 1.1)."""
-    return [
-        Route(method, prefix + path, endpoint, "token", "openai", summary, takes, gives)
-        for prefix in ("/v1/openai", "/v1")
-    ]
-
 
 _EMPTY_LISTS: list[tuple[str, Access, str]] = [
     ("featured", "catalogue", "Featured models: none"),
@@ -97,7 +87,7 @@ def _catalogue() -> list[Route]:
 
 def _responses() -> list[Route]:
     summary = "Answer as a response object, which is not stored"
-    routes = _both("POST", "/responses", create_response, summary, ResponseIn, ResponseOut)
+    routes = both("POST", "/responses", create_response, summary, ResponseIn, ResponseOut)
     for prefix in ("/v1/openai", "/v1"):
         path = f"{prefix}/responses/{{rest}}"
         for method in ("GET", "DELETE"):
@@ -249,8 +239,8 @@ def _anthropic() -> list[Route]:
 
 def _all() -> list[Route]:
     routes = [
-        *_both("POST", "/chat/completions", chat, "Chat with a model", ChatIn, ChatOut),
-        *_both("POST", "/completions", completions, "Continue text", CompletionIn, CompletionOut),
+        *both("POST", "/chat/completions", chat, "Chat with a model", ChatIn, ChatOut),
+        *both("POST", "/completions", completions, "Continue text", CompletionIn, CompletionOut),
         Route(
             "POST",
             "/v1/inference/{rest}",
@@ -261,6 +251,7 @@ def _all() -> list[Route]:
             TextGenerationIn,
             TextGenerationOut,
         ),
+        *task_routes(),
         *_anthropic(),
         *_responses(),
         *_tokenizer(),

@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from inferd.catalog.card import ModelCard
@@ -70,14 +71,25 @@ class EchoEngine:
         self._thinks = "reasoning" in card.tags
         return Features(("text-generation",), card.slots, card.context_length)
 
+    def _others(self, request: Request) -> tuple[Event, ...]:
+        """All that a task which takes no time says."""
+        if isinstance(request, TokenizeRequest | DetokenizeRequest):
+            return self._tokenized(request), Done((), NOTHING)
+        raise unsupported("echo", request)
+
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Echo the last message, or the prompt."""
-        if isinstance(request, TokenizeRequest | DetokenizeRequest):
-            yield self._tokenized(request)
-            yield Done((), NOTHING)
-            return
         if not isinstance(request, TextGenerationRequest):
-            raise unsupported("echo", request)
+            for event in self._others(request):
+                yield event
+            return
+        async with aclosing(self._generate(request, cancel)) as events:
+            async for event in events:
+                yield event
+
+    async def _generate(
+        self, request: TextGenerationRequest, cancel: asyncio.Event
+    ) -> AsyncGenerator[Event]:
         if request.constraint is not None or request.logit_bias:
             raise BadRequest("The echo model says what it hears, whatever the format or bias.")
         words = self._words(request.prompt)

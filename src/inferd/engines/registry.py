@@ -12,6 +12,7 @@ from inferd.errors import BadRequest
 
 ENGINES = {
     "echo": "inferd.engines.echo:EchoEngine",
+    "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
 }
 

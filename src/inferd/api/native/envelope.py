@@ -5,8 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from inferd.admission.work import Work
+from inferd.api.errors import stream_event
+from inferd.api.single import Headers
+from inferd.errors import InferdError, UnsupportedField
 from inferd.money import usd
 from inferd.tasks.base import Usage
+from inferd.tasks.every import Ending, Event
 
 
 class InferenceStatus(msgspec.Struct, frozen=True):
@@ -31,3 +35,29 @@ def succeeded(work: Work, usage: Usage) -> InferenceStatus:
         tokens_generated=usage.output_tokens if counts else None,
         tokens_input=usage.input_tokens if counts else None,
     )
+
+
+def no_webhook(webhook: object) -> None:
+    """Refuse what is not there yet. Raises UnsupportedField."""
+    if webhook is not None:
+        raise UnsupportedField("webhook is not supported yet.", param="webhook")
+
+
+class NativeTeller:
+    """What most native answers share: one JSON object at the end, nothing before it."""
+
+    def say(self, event: Event, work: Work) -> bytes:
+        """Nothing before the end."""
+        return b""
+
+    def last(self, ending: Ending, work: Work) -> bytes:
+        """The object; each task has its own."""
+        raise NotImplementedError
+
+    def failed(self, error: InferdError) -> bytes:
+        """The last event of a broken stream."""
+        return stream_event(error)
+
+    def headers(self) -> Headers:
+        """JSON."""
+        return []

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
 from inferd.api.exchange import Exchange
+from inferd.api.native.embeddings import embeddings
 from inferd.api.native.text_generation import text_generation
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -14,7 +15,10 @@ from inferd.tasks.base import TaskName
 
 Endpoint = Callable[[Exchange, Services, ModelCard], Awaitable[None]]
 
-TASKS: dict[TaskName, Endpoint] = {"text-generation": text_generation}
+TASKS: dict[TaskName, Endpoint] = {
+    "text-generation": text_generation,
+    "embeddings": embeddings,
+}
 """Which endpoint answers which task."""
 
 

@@ -1,0 +1,77 @@
+"""Native embeddings (deepinfra-api 3.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from inferd.admission.work import Work
+from inferd.api import inference, single
+from inferd.api.exchange import Exchange
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.openai.embeddings import texts, vectors
+from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest
+from inferd.tasks.embeddings import (
+    DIMENSIONS_MAX,
+    DIMENSIONS_MIN,
+    Embedded,
+    EmbeddingsRequest,
+)
+from inferd.tasks.every import Ending
+
+INSTRUCTION_CHARACTERS_MAX = 4096
+
+
+class EmbeddingsIn(msgspec.Struct, frozen=True, kw_only=True):
+    """The request body."""
+
+    inputs: list[str] | str
+    normalize: bool | None = None
+    dimensions: Annotated[int, Meta(ge=DIMENSIONS_MIN, le=DIMENSIONS_MAX)] | None = None
+    custom_instruction: Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)] | None = None
+    image: Any = None
+    service_tier: str | None = None
+    webhook: Any = None
+
+
+class EmbeddingsOut(msgspec.Struct, frozen=True):
+    """The response body."""
+
+    request_id: str
+    inference_status: InferenceStatus
+    embeddings: list[list[float]]
+    input_tokens: int
+
+
+_DECODER = msgspec.json.Decoder(EmbeddingsIn)
+_encode = msgspec.json.Encoder().encode
+
+
+async def embeddings(exchange: Exchange, services: Services, card: ModelCard) -> None:
+    """Embed."""
+    body = await inference.read_form_or_json(exchange, services, _DECODER, EmbeddingsIn)
+    no_webhook(body.webhook)
+    if body.image is not None:
+        raise BadRequest(f"The model {card.name} embeds text only.", param="image")
+    request = EmbeddingsRequest(
+        model=card.name,
+        inputs=texts(body.inputs, "inputs"),
+        normalize=body.normalize,
+        dimensions=body.dimensions,
+        instruction=body.custom_instruction or None,
+    )
+    order = single.order(exchange, card, request, "native", tier=body.service_tier)
+    await single.answer(exchange, services, order, _Teller())
+
+
+class _Teller(NativeTeller):
+    def last(self, ending: Ending, work: Work) -> bytes:
+        assert isinstance(ending, Embedded), "the task's ending"
+        usage = ending.usage
+        status = succeeded(work, usage)
+        told = EmbeddingsOut(work.order.request_id, status, vectors(ending), usage.input_tokens)
+        return _encode(told)

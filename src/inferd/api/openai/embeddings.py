@@ -1,0 +1,194 @@
+"""POST /v1[/openai]/embeddings (deepinfra-api 4.5)."""
+
+from __future__ import annotations
+
+import array
+import sys
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from inferd.admission.work import Work
+from inferd.api import inference, single
+from inferd.api.errors import stream_event
+from inferd.api.exchange import Exchange
+from inferd.api.openai.fields import TokenId
+from inferd.api.services import Services
+from inferd.errors import BadRequest, InferdError
+from inferd.money import usd
+from inferd.tasks.embeddings import (
+    DIMENSIONS_MAX,
+    DIMENSIONS_MIN,
+    INPUTS_MAX,
+    Embedded,
+    EmbeddingsRequest,
+    InputType,
+)
+from inferd.tasks.every import Ending, Event
+
+
+class InputPart(msgspec.Struct, frozen=True):
+    """A part of one input, for models that embed more than text."""
+
+    type: str = "text"
+    text: str | None = None
+    image_url: Any = None
+
+
+Input = str | TokenId | Annotated[list[TokenId | InputPart], Meta(max_length=100_000)]
+
+INPUT_TYPES: dict[str, InputType] = {
+    "query": "query",
+    "passage": "passage",
+    "document": "passage",
+}
+
+
+class EmbeddingsIn(msgspec.Struct, frozen=True, kw_only=True):
+    """The request body."""
+
+    model: str
+    input: str | list[Input]
+    """A text, texts, token ids, or lists of token ids."""
+    input_type: Literal["query", "passage", "document"] | None = None
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: Annotated[int, Meta(ge=DIMENSIONS_MIN, le=DIMENSIONS_MAX)] | None = None
+    user: Annotated[str, Meta(max_length=256)] | None = None
+    service_tier: str | None = None
+    fail_fast: bool | None = None
+
+
+class EmbeddingsUsage(msgspec.Struct, frozen=True):
+    """Tokens of all texts, and what they cost."""
+
+    prompt_tokens: int
+    total_tokens: int
+    estimated_cost: float
+
+
+class EmbeddingOut(msgspec.Struct, frozen=True):
+    """One vector: numbers, or little-endian float32 in base64."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class EmbeddingsOut(msgspec.Struct, frozen=True):
+    """The response body."""
+
+    model: str
+    usage: EmbeddingsUsage
+    data: list[EmbeddingOut]
+    object: str = "list"
+
+
+_DECODER = msgspec.json.Decoder(EmbeddingsIn)
+_encode = msgspec.json.Encoder().encode
+
+
+async def embeddings(exchange: Exchange, services: Services) -> None:
+    """Embed."""
+    body = await inference.read(exchange, services, _DECODER)
+    card = inference.find_model(services, body.model, "embeddings")
+    request = EmbeddingsRequest(
+        model=card.name,
+        inputs=texts(body.input, "input"),
+        dimensions=body.dimensions,
+        input_type=INPUT_TYPES[body.input_type] if body.input_type else None,
+    )
+    order = single.order(
+        exchange,
+        card,
+        request,
+        "openai",
+        tier=body.service_tier,
+        fail_fast=bool(body.fail_fast),
+        end_user=body.user,
+    )
+    teller = _Teller(card.name, base64=body.encoding_format == "base64")
+    await single.answer(exchange, services, order, teller)
+
+
+def texts(
+    given: str | Sequence[str | int | list[int | InputPart]], param: str
+) -> tuple[str | tuple[int, ...], ...]:
+    """One text, several, token ids, or several lists of them. Raises BadRequest."""
+    if isinstance(given, str):
+        given = [given]
+    ids = [one for one in given if isinstance(one, int)]
+    if ids and len(ids) == len(given):
+        return (tuple(ids),)
+    if not 1 <= len(given) <= INPUTS_MAX:
+        raise BadRequest(f"{param} holds 1 to {INPUTS_MAX} texts.", param=param)
+    return tuple(_text(one, f"{param}.{index}") for index, one in enumerate(given))
+
+
+def _text(one: str | int | list[int | InputPart], at: str) -> str | tuple[int, ...]:
+    if isinstance(one, str):
+        if not one:
+            raise BadRequest("A text must not be empty.", param=at)
+        return one
+    if isinstance(one, int) or not one:
+        raise BadRequest("Texts and token ids do not mix, and none is empty.", param=at)
+    ids = [token for token in one if isinstance(token, int)]
+    parts = [part for part in one if isinstance(part, InputPart)]
+    if any(part.type != "text" for part in parts):
+        raise BadRequest("This model embeds text only.", param=at)
+    if ids and parts:
+        raise BadRequest("Parts and token ids do not mix.", param=at)
+    return tuple(ids) if ids else "".join(part.text or "" for part in parts)
+
+
+def vectors(embedded: Embedded) -> list[list[float]]:
+    """The matrix as lists of numbers."""
+    row = embedded.dimensions * 4
+    return [
+        _floats(embedded.vectors[at : at + row]).tolist()
+        for at in range(0, len(embedded.vectors), row)
+    ]
+
+
+def _floats(raw: bytes) -> array.array[float]:
+    numbers = array.array("f", raw)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+class _Teller:
+    """OpenAI's words."""
+
+    def __init__(self, model: str, *, base64: bool) -> None:
+        self._model = model
+        self._base64 = base64
+
+    def say(self, event: Event, work: Work) -> bytes:
+        """Nothing before the end."""
+        return b""
+
+    def last(self, ending: Ending, work: Work) -> bytes:
+        """The whole body."""
+        assert isinstance(ending, Embedded), "the task's ending"
+        tokens = ending.usage.input_tokens
+        usage = EmbeddingsUsage(tokens, tokens, usd(work.cost_nanos))
+        row = ending.dimensions * 4
+        told: list[list[float]] | list[str]
+        if self._base64:
+            raw = ending.vectors
+            told = [b64encode(raw[at : at + row]).decode() for at in range(0, len(raw), row)]
+        else:
+            told = vectors(ending)
+        data = [EmbeddingOut(index, one) for index, one in enumerate(told)]
+        return _encode(EmbeddingsOut(self._model, usage, data))
+
+    def failed(self, error: InferdError) -> bytes:
+        """Never streamed."""
+        return stream_event(error)
+
+    def headers(self) -> single.Headers:
+        """JSON."""
+        return []

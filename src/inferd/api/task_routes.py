@@ -1,0 +1,15 @@
+"""The routes of every task but text generation."""
+
+from __future__ import annotations
+
+from inferd.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut, embeddings
+from inferd.api.routes import Route, both
+
+__all__ = ["task_routes"]
+
+
+def task_routes() -> list[Route]:
+    """What `table.ROUTES` takes over."""
+    return [
+        *both("POST", "/embeddings", embeddings, "Embed texts", EmbeddingsIn, EmbeddingsOut),
+    ]

@@ -1,0 +1,75 @@
+"""ONNX Runtime behind types of our own. Imported in workers only."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inferd.errors import EngineFailed
+
+Array = NDArray[Any]
+"""Of whatever type the model's inputs and outputs have."""
+
+
+class OnnxSession(Protocol):
+    """One loaded model. `run` may be called from several threads at once."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        ...
+
+    def run(self, feeds: dict[str, Array]) -> list[Array]:
+        """All outputs, in their order. Raises whatever the library raises."""
+        ...
+
+
+class _Session:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(str(one.name) for one in session.get_inputs())
+        self.outputs = tuple(str(one.name) for one in session.get_outputs())
+
+    def run(self, feeds: dict[str, Array]) -> list[Array]:
+        return cast("list[Array]", self._session.run(None, feeds))
+
+
+def open_session(path: Path, threads: int) -> OnnxSession:
+    """Load a model for the CPU. Raises EngineFailed with a sentence."""
+    library: Any = import_module("onnxruntime")
+    options: Any = library.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores from other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session: Any = library.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        # The library's errors have no common class but Exception.
+        raise EngineFailed(
+            f"ONNX Runtime cannot load {path.name}.", detail=repr(error)[:500]
+        ) from error
+    return _Session(session)
+
+
+def padded(rows: list[list[int]], fill: int = 0) -> tuple[Array, Array]:
+    """Token ids of unlike length as (ids, mask), both int64 of shape (rows, longest)."""
+    longest = max(len(row) for row in rows)
+    ids = np.full((len(rows), longest), fill, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return ids, mask
