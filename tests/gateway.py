@@ -253,6 +253,7 @@ async def gateway(
             gate=Gate(rooms, prices),
             clock=clock,
             options=options or ApiOptions(),
+            media_dir=tmp_path,
         )
         caller = await tokens.authenticate(ADMIN_TOKEN)
         yield Gateway(services, Client(build(services)), caller.account_id, path, flights)

@@ -60,6 +60,8 @@ class Application:
         finally:
             exchange.close()
             await self._settle(exchange)
+            for path in exchange.files:
+                path.unlink(missing_ok=True)
             self._finish(exchange, failure, began_seconds)
 
     async def _dispatch(self, exchange: Exchange) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from inferd import ids
@@ -53,6 +54,8 @@ class Exchange:
         self.work: Work | None = None
         self.status = 0
         """HTTP status sent; 0 while nothing was."""
+        self.files: list[Path] = []
+        """Private files of this request; deleted when it ends."""
         self.gone = False
         """The client has left."""
         self._caller: Caller | None = None

@@ -51,10 +51,18 @@ class Answer(Protocol):
         ...
 
 
-async def read(exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[T]) -> T:
-    """The decoded JSON body, within the caps."""
+async def read(
+    exchange: Exchange,
+    services: Services,
+    decoder: msgspec.json.Decoder[T],
+    *,
+    bytes_max: int | None = None,
+) -> T:
+    """The decoded JSON body, within the caps; `bytes_max` raises the one on its size."""
     check_media_type(exchange.headers.get(b"content-type"))
-    return await _decoded(exchange, services, lambda body: decode(body, decoder))
+    return await read_bytes(
+        exchange, services, lambda body: decode(body, decoder), bytes_max=bytes_max
+    )
 
 
 async def read_form_or_json(
@@ -64,16 +72,25 @@ async def read_form_or_json(
     content_type = exchange.headers.get(b"content-type")
     if content_type is None or not is_multipart(content_type):
         return await read(exchange, services, decoder)
-    return await _decoded(exchange, services, lambda body: decode_form(body, content_type, struct))
+    return await read_bytes(
+        exchange, services, lambda body: decode_form(body, content_type, struct)
+    )
 
 
-async def _decoded(exchange: Exchange, services: Services, reading: Callable[[bytes], T]) -> T:
+async def read_bytes(
+    exchange: Exchange,
+    services: Services,
+    reading: Callable[[bytes], T],
+    *,
+    bytes_max: int | None = None,
+) -> T:
+    """What `reading` makes of the raw body, which is counted while it lies in memory."""
     options = services.options
     holding = services.bodies.hold(exchange.caller.account_id)
     try:
         return reading(
             await exchange.body(
-                bytes_max=options.body_bytes_max,
+                bytes_max=bytes_max or options.body_bytes_max,
                 seconds_max=options.body_seconds_max,
                 holding=holding,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import types
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -21,6 +21,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 PARTS_MAX = 128
 HEAD_BYTES_MAX = 4096
 CONTENT_TYPE_BYTES_MAX = 512
+_FILE_NAME = re.compile(rb';\s*filename="([^"\r\n]{0,1024})"', re.IGNORECASE)
 _BOUNDARY = re.compile(
     rb';\s*boundary=(?:"([^"\r\n]{1,70})"|([0-9A-Za-z\'()+_,./:=?-]{1,70}))\s*(?:;|$)',
     re.IGNORECASE,
@@ -38,27 +39,88 @@ def is_multipart(content_type: bytes | None) -> bool:
     return (content_type or b"").strip().lower().startswith(b"multipart/form-data")
 
 
+FILE_MARK = "\0file:"
+"""A text field of a form that was sent as a file holds this and the index of the file."""
+
+
+class FormFile(NamedTuple):
+    """Bytes of a form."""
+
+    name: str
+    """As the client says; used for nothing but its ending."""
+    content: bytes
+
+
 def decode_form(body: bytes, content_type: bytes, struct: type[T]) -> T:
-    """The form as a Struct. Raises BadRequest, or FieldInvalid with the field's name."""
-    texts = _texts(body, content_type)
-    strings = {field.name for field in msgspec.structs.fields(struct) if _is_text(field.type)}
-    values = {name: _value(text, is_text=name in strings) for name, text in texts.items()}
+    """The form as a Struct; files are refused where text is expected."""
+    decoded, files = decode_form_with_files(body, content_type, struct)
+    if files:
+        raise BadRequest("This form takes no files.")
+    return decoded
+
+
+def decode_form_with_files(
+    body: bytes, content_type: bytes, struct: type[T]
+) -> tuple[T, list[FormFile]]:
+    """The form as a Struct, and its files: what its text fields' marks stand for.
+
+    A part is a file if it has a file name, or is not text; where a part repeats, or its name ends
+    in `[]`, the field is a list. Raises BadRequest, or FieldInvalid with the field's name.
+    """
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    files: list[FormFile] = []
+    values: dict[str, Any] = {}
+    for head, content in _parts(body, _boundary(content_type)):
+        name = _name(head).removesuffix("[]")
+        field = fields.get(name)
+        if field is None:
+            continue
+        value = _part_value(head, content, field.type, files)
+        if _is_list(field.type):
+            values[name] = _appended(values.get(name), value)
+        else:
+            values[name] = value
+    return _converted(values, struct), files
+
+
+def _part_value(head: bytes, content: bytes, kind: Any, files: list[FormFile]) -> Any:
+    found = _FILE_NAME.search(head)
+    text = None if found else _as_text(content)
+    if text is None:
+        files.append(FormFile(_file_name(found), content))
+        return f"{FILE_MARK}{len(files) - 1}"
+    if text == "" and not _is_text(kind):
+        # Some clients send a field that was left out as an empty part.
+        return None
+    value = _value(text, is_text=_is_text(kind))
+    # Only a file may look like one.
+    return value.replace("\0", "") if isinstance(value, str) else value
+
+
+def _appended(before: Any, value: Any) -> Any:
+    more: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [*(before or []), *more]
+
+
+def _as_text(content: bytes) -> str | None:
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _file_name(found: re.Match[bytes] | None) -> str:
+    return found[1].decode("utf-8", "replace")[:255] if found else ""
+
+
+def _converted(values: dict[str, Any], struct: type[T]) -> T:
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:
         sentence, param = locate(str(error))
         raise FieldInvalid(sentence, param=param) from None
-
-
-def _texts(body: bytes, content_type: bytes) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for head, content in _parts(body, _boundary(content_type)):
-        name = _name(head)
-        try:
-            texts[name] = content.decode()
-        except UnicodeDecodeError:
-            raise FieldInvalid(f"{name}: Expected text.", param=name) from None
-    return texts
 
 
 def _boundary(content_type: bytes) -> bytes:
@@ -110,3 +172,10 @@ def _is_text(kind: Any) -> bool:
         return any(_is_text(option) for option in get_args(kind))
     plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
     return plain is str
+
+
+def _is_list(kind: Any) -> bool:
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_is_list(option) for option in get_args(kind))
+    plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+    return get_origin(plain) in (list, tuple)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -26,6 +27,16 @@ class ApiOptions(msgspec.Struct, frozen=True):
     """Cap of a request body, before and after gunzip."""
     body_seconds_max: float = 60
     """How long a client may take to send its body."""
+    media_body_bytes_max: int = 50_000_000
+    """Cap of the body of a request that brings a recording or a picture."""
+    media_bytes_max: int = 50_000_000
+    """Cap of one recording, picture or film, also of what a URL leads to."""
+    media_seconds_max: float = 10
+    """How long fetching a URL may take."""
+    audio_seconds_max: float = 4 * 3600
+    """Longest recording."""
+    private_media: tuple[str, ...] = ()
+    """Networks that are not public and may be fetched from all the same, such as 10.0.0.0/8."""
     ping_seconds: float = 5
     """Silence after which a stream gets a comment."""
     headers_after_seconds: float = 0.25
@@ -52,6 +63,8 @@ class Services:
     gate: Gate
     clock: Clock
     options: ApiOptions = field(default_factory=ApiOptions)
+    media_dir: Path | None = None
+    """Private folder of binary input that is too large for a frame; None: all goes in frames."""
     metrics: Metrics = field(default_factory=Metrics)
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
     live: Live = field(init=False)

@@ -95,6 +95,8 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         await prices.sync(cards.cards())
         runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
         stack.callback(shutil.rmtree, runtime, ignore_errors=True)
+        media = runtime / "media"
+        media.mkdir(mode=0o700)
         router = Router(
             _factory(settings, files, runtime, report),
             clock,
@@ -113,6 +115,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             gate=Gate(standing, prices),
             clock=clock,
             options=_api_options(settings),
+            media_dir=media,
         )
 
 
