@@ -12,6 +12,7 @@ from inferd.errors import BadRequest
 
 ENGINES = {
     "echo": "inferd.engines.echo:EchoEngine",
+    "faster_whisper": "inferd.engines.faster_whisper:FasterWhisperEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
 }

@@ -9,6 +9,8 @@ import msgspec
 from inferd.tasks.base import Usage
 from inferd.tasks.media import Media
 
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
 
 class TranscriptionRequest(
     msgspec.Struct, frozen=True, omit_defaults=True, tag="automatic-speech-recognition"
@@ -24,7 +26,7 @@ class TranscriptionRequest(
     language: str | None = None
     """ISO 639-1; None: heard from the first seconds."""
     initial_prompt: str | None = None
-    temperatures: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    temperatures: tuple[float, ...] = TEMPERATURES
     """Tried in turn while a window's text is too repetitive or too unlikely."""
     patience: float = 1.0
     suppress_tokens: tuple[int, ...] = (-1,)

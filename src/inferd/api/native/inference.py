@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from inferd.api.exchange import Exchange
 from inferd.api.native.embeddings import embeddings
+from inferd.api.native.speech_recognition import speech_recognition
 from inferd.api.native.text_generation import text_generation
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -18,6 +19,7 @@ Endpoint = Callable[[Exchange, Services, ModelCard], Awaitable[None]]
 TASKS: dict[TaskName, Endpoint] = {
     "text-generation": text_generation,
     "embeddings": embeddings,
+    "automatic-speech-recognition": speech_recognition,
 }
 """Which endpoint answers which task."""
 

@@ -1,0 +1,248 @@
+"""Transcripts as text files: SubRip and WebVTT. And what Whisper's languages are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inferd.tasks.speech_recognition import Segment
+
+
+def srt(segments: Sequence[Segment]) -> str:
+    """SubRip: numbered, with a comma before the milliseconds."""
+    return "".join(
+        f"{number}\n{_clock(one.start, ',')} --> {_clock(one.end, ',')}\n{_cue(one)}\n\n"
+        for number, one in enumerate(segments, 1)
+    )
+
+
+def vtt(segments: Sequence[Segment]) -> str:
+    """WebVTT, as the W3C describes it."""
+    cues = (
+        f"{_clock(one.start, '.')} --> {_clock(one.end, '.')}\n{_cue(one)}\n\n" for one in segments
+    )
+    return "WEBVTT\n\n" + "".join(cues)
+
+
+def _cue(segment: Segment) -> str:
+    """One line; an arrow would begin a new cue, and an empty line would end this one."""
+    return " ".join(segment.text.split()).replace("-->", "->")
+
+
+def _clock(seconds: float, mark: str) -> str:
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02}:{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{mark}{ms % 1000:03}"
+
+
+_NAMES = [
+    "af",
+    "afrikaans",
+    "am",
+    "amharic",
+    "ar",
+    "arabic",
+    "as",
+    "assamese",
+    "az",
+    "azerbaijani",
+    "ba",
+    "bashkir",
+    "be",
+    "belarusian",
+    "bg",
+    "bulgarian",
+    "bn",
+    "bengali",
+    "bo",
+    "tibetan",
+    "br",
+    "breton",
+    "bs",
+    "bosnian",
+    "ca",
+    "catalan",
+    "cs",
+    "czech",
+    "cy",
+    "welsh",
+    "da",
+    "danish",
+    "de",
+    "german",
+    "el",
+    "greek",
+    "en",
+    "english",
+    "es",
+    "spanish",
+    "et",
+    "estonian",
+    "eu",
+    "basque",
+    "fa",
+    "persian",
+    "fi",
+    "finnish",
+    "fo",
+    "faroese",
+    "fr",
+    "french",
+    "gl",
+    "galician",
+    "gu",
+    "gujarati",
+    "ha",
+    "hausa",
+    "haw",
+    "hawaiian",
+    "he",
+    "hebrew",
+    "hi",
+    "hindi",
+    "hr",
+    "croatian",
+    "ht",
+    "haitian_creole",
+    "hu",
+    "hungarian",
+    "hy",
+    "armenian",
+    "id",
+    "indonesian",
+    "is",
+    "icelandic",
+    "it",
+    "italian",
+    "ja",
+    "japanese",
+    "jw",
+    "javanese",
+    "ka",
+    "georgian",
+    "kk",
+    "kazakh",
+    "km",
+    "khmer",
+    "kn",
+    "kannada",
+    "ko",
+    "korean",
+    "la",
+    "latin",
+    "lb",
+    "luxembourgish",
+    "ln",
+    "lingala",
+    "lo",
+    "lao",
+    "lt",
+    "lithuanian",
+    "lv",
+    "latvian",
+    "mg",
+    "malagasy",
+    "mi",
+    "maori",
+    "mk",
+    "macedonian",
+    "ml",
+    "malayalam",
+    "mn",
+    "mongolian",
+    "mr",
+    "marathi",
+    "ms",
+    "malay",
+    "mt",
+    "maltese",
+    "my",
+    "myanmar",
+    "ne",
+    "nepali",
+    "nl",
+    "dutch",
+    "nn",
+    "nynorsk",
+    "no",
+    "norwegian",
+    "oc",
+    "occitan",
+    "pa",
+    "punjabi",
+    "pl",
+    "polish",
+    "ps",
+    "pashto",
+    "pt",
+    "portuguese",
+    "ro",
+    "romanian",
+    "ru",
+    "russian",
+    "sa",
+    "sanskrit",
+    "sd",
+    "sindhi",
+    "si",
+    "sinhala",
+    "sk",
+    "slovak",
+    "sl",
+    "slovenian",
+    "sn",
+    "shona",
+    "so",
+    "somali",
+    "sq",
+    "albanian",
+    "sr",
+    "serbian",
+    "su",
+    "sundanese",
+    "sv",
+    "swedish",
+    "sw",
+    "swahili",
+    "ta",
+    "tamil",
+    "te",
+    "telugu",
+    "tg",
+    "tajik",
+    "th",
+    "thai",
+    "tk",
+    "turkmen",
+    "tl",
+    "tagalog",
+    "tr",
+    "turkish",
+    "tt",
+    "tatar",
+    "uk",
+    "ukrainian",
+    "ur",
+    "urdu",
+    "uz",
+    "uzbek",
+    "vi",
+    "vietnamese",
+    "yi",
+    "yiddish",
+    "yo",
+    "yoruba",
+    "yue",
+    "cantonese",
+    "zh",
+    "chinese",
+]
+LANGUAGES = {code: name.replace("_", " ") for code, name in zip(*[iter(_NAMES)] * 2, strict=True)}
+"""Whisper's codes and what it calls them."""
+_CODES = {name: code for code, name in LANGUAGES.items()}
+
+
+def language_code(given: str | None) -> str | None:
+    """`en`, `en-US` and `english` are all `en`; what is not known stays as it is."""
+    if not given or given.lower() == "auto":
+        return None
+    plain = given.strip().lower()
+    return _CODES.get(plain, plain.replace("_", "-").split("-", 1)[0])
