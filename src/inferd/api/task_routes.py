@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from inferd.api.elevenlabs.speech import ElevenLabsSpeechIn, elevenlabs_speech
+from inferd.api.elevenlabs.voices import Voice, Voices, list_voices, no_cloning, show_voice
 from inferd.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut, embeddings
+from inferd.api.openai.speech import SpeechIn, speech
 from inferd.api.openai.transcriptions import (
     TranscriptionIn,
     VerboseOut,
@@ -34,4 +37,26 @@ def task_routes() -> list[Route]:
             TranscriptionIn,
             VerboseOut,
         ),
+        *both("POST", "/audio/speech", speech, "Speak a text: raw audio", SpeechIn),
+        *_elevenlabs(),
+    ]
+
+
+def _elevenlabs() -> list[Route]:
+    shape, path = "native", "/v1/voices"
+    speak = "Speak a text, as ElevenLabs' clients ask; …/stream too"
+    return [
+        Route(
+            "POST",
+            "/v1/text-to-speech/{rest}",
+            elevenlabs_speech,
+            "token",
+            shape,
+            speak,
+            ElevenLabsSpeechIn,
+        ),
+        Route("GET", path, list_voices, "token", shape, "All voices", gives=Voices),
+        Route("GET", f"{path}/{{rest}}", show_voice, "token", shape, "One voice", gives=Voice),
+        Route("POST", f"{path}/{{rest}}", no_cloning, "token", shape, "Refused: no cloning"),
+        Route("DELETE", f"{path}/{{rest}}", no_cloning, "token", shape, "Refused: no cloning"),
     ]

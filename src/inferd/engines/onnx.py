@@ -43,8 +43,11 @@ class _Session:
         return cast("list[Array]", self._session.run(None, feeds))
 
 
-def open_session(path: Path, threads: int) -> OnnxSession:
-    """Load a model for the CPU. Raises EngineFailed with a sentence."""
+def open_session(path: Path, threads: int, *, extra_outputs: tuple[str, ...] = ()) -> OnnxSession:
+    """Load a model for the CPU. Raises EngineFailed with a sentence.
+
+    `extra_outputs` names tensors inside the model that become outputs too, after its own.
+    """
     library: Any = import_module("onnxruntime")
     options: Any = library.SessionOptions()
     options.intra_op_num_threads = threads
@@ -53,9 +56,8 @@ def open_session(path: Path, threads: int) -> OnnxSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        session: Any = library.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        model = path.read_bytes() + _more_outputs(extra_outputs) if extra_outputs else str(path)
+        session: Any = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         # The library's errors have no common class but Exception.
         raise EngineFailed(
@@ -73,3 +75,26 @@ def padded(rows: list[list[int]], fill: int = 0) -> tuple[Array, Array]:
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
     return ids, mask
+
+
+def _more_outputs(names: tuple[str, ...]) -> bytes:
+    """What, appended to a model, gives it more outputs.
+
+    A model is a protocol buffer, and two of them joined are one whose lists are joined: so this
+    is a ModelProto (graph: field 7) of a GraphProto (output: field 12) of names (field 1).
+    """
+    graph = b"".join(_field(12, _field(1, name.encode())) for name in names)
+    return _field(7, graph)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """One length-delimited field of a protocol buffer."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    told = bytearray()
+    while value > 0x7F:
+        told.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(told + bytes([value]))

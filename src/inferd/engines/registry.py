@@ -13,6 +13,8 @@ from inferd.errors import BadRequest
 ENGINES = {
     "echo": "inferd.engines.echo:EchoEngine",
     "faster_whisper": "inferd.engines.faster_whisper:FasterWhisperEngine",
+    "kokoro": "inferd.engines.kokoro:KokoroEngine",
+    "onnx_classifier": "inferd.engines.onnx_classifier:OnnxClassifierEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
 }

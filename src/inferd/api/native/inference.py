@@ -9,6 +9,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.native.embeddings import embeddings
 from inferd.api.native.speech_recognition import speech_recognition
 from inferd.api.native.text_generation import text_generation
+from inferd.api.native.text_to_speech import text_to_speech
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest
@@ -19,6 +20,7 @@ Endpoint = Callable[[Exchange, Services, ModelCard], Awaitable[None]]
 TASKS: dict[TaskName, Endpoint] = {
     "text-generation": text_generation,
     "embeddings": embeddings,
+    "text-to-speech": text_to_speech,
     "automatic-speech-recognition": speech_recognition,
 }
 """Which endpoint answers which task."""

@@ -1,0 +1,126 @@
+"""Native text to speech (deepinfra-api 3.6): JSON with a data URL, not raw audio."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from inferd.admission.work import Work
+from inferd.api import inference, single
+from inferd.api.exchange import Exchange
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.openai.speech import Speed, Text
+from inferd.api.services import Services
+from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, voices
+from inferd.catalog.card import ModelCard
+from inferd.errors import UnsupportedField
+from inferd.tasks.base import Chunk
+from inferd.tasks.every import Ending, Event
+from inferd.tasks.text_to_speech import AudioFormat, SpeechRequest, Spoken
+
+
+class TextToSpeechIn(msgspec.Struct, frozen=True, kw_only=True):
+    """The request body."""
+
+    text: Text
+    output_format: AudioFormat | None = "wav"
+    preset_voice: str | Annotated[list[str], Meta(max_length=VOICES_MAX)] | None = None
+    voice_id: str | None = None
+    language_code: Annotated[str, Meta(max_length=32)] | None = None
+    speed: Speed | None = 1.0
+    stream: bool | None = False
+    return_timestamps: bool | None = False
+    service_tier: str | None = None
+    webhook: Any = None
+
+
+class WordOut(msgspec.Struct, frozen=True):
+    """One word and when it is said, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+class TextToSpeechOut(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The response body."""
+
+    request_id: str
+    inference_status: InferenceStatus
+    audio: str
+    """A data URL."""
+    input_character_length: int
+    output_format: AudioFormat
+    words: list[WordOut] | None = None
+
+
+_DECODER = msgspec.json.Decoder(TextToSpeechIn)
+_encode = msgspec.json.Encoder().encode
+
+
+async def text_to_speech(exchange: Exchange, services: Services, card: ModelCard) -> None:
+    """Speak."""
+    body = await inference.read_form_or_json(exchange, services, _DECODER, TextToSpeechIn)
+    no_webhook(body.webhook)
+    if body.voice_id:
+        raise UnsupportedField(
+            f"The model {card.name} has no cloned voices; name one in preset_voice.",
+            param="voice_id",
+        )
+    request = SpeechRequest(
+        model=card.name,
+        text=body.text,
+        voices=voices(body.preset_voice, "preset_voice"),
+        language=body.language_code or None,
+        speed=body.speed or 1.0,
+        audio_format=body.output_format or "wav",
+        word_times=bool(body.return_timestamps),
+    )
+    streamed = bool(body.stream)
+    order = single.order(
+        exchange, card, request, "native", streamed=streamed, tier=body.service_tier
+    )
+    if streamed:
+        raw = RawAudio(request.audio_format)
+        await single.answer(exchange, services, order, raw, "bytes")
+    else:
+        await single.answer(exchange, services, order, _Teller(request))
+
+
+class _Teller(NativeTeller):
+    def __init__(self, request: SpeechRequest) -> None:
+        self._request = request
+        self._audio = bytearray()
+
+    def say(self, event: Event, work: Work) -> bytes:
+        if isinstance(event, Chunk):
+            self._audio += event.data
+        return b""
+
+    def last(self, ending: Ending, work: Work) -> bytes:
+        assert isinstance(ending, Spoken), "the task's ending"
+        request = self._request
+        audio = whole_wav(self._audio) if request.audio_format == "wav" else self._audio
+        mime = MIMES[request.audio_format].decode()
+        words = [WordOut(word.text, word.start, word.end) for word in ending.words]
+        return _encode(
+            TextToSpeechOut(
+                work.order.request_id,
+                succeeded(work, ending.usage),
+                f"data:{mime};base64,{b64encode(audio).decode()}",
+                len(request.text),
+                request.audio_format,
+                words if request.word_times else None,
+            )
+        )
+
+
+def whole_wav(audio: bytearray) -> bytes:
+    """A WAV whose header says how long it is: now that is known."""
+    size = len(audio) - 44
+    audio[4:8] = (size + 36).to_bytes(4, "little")
+    audio[40:44] = size.to_bytes(4, "little")
+    return bytes(audio)

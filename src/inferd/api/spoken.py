@@ -1,0 +1,78 @@
+"""What the dialects of text to speech share: voices, formats, raw audio."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from inferd.admission.work import Work
+from inferd.api.errors import stream_event
+from inferd.api.single import Headers
+from inferd.errors import BadRequest, InferdError
+from inferd.tasks.base import Chunk
+from inferd.tasks.every import Ending, Event
+from inferd.tasks.text_to_speech import AudioFormat
+
+VOICES_MAX = 8
+_VOICE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+MIMES: dict[AudioFormat, bytes] = {
+    "wav": b"audio/wav",
+    "mp3": b"audio/mpeg",
+    "opus": b"audio/ogg",
+    "flac": b"audio/flac",
+    "pcm": b"audio/pcm",
+}
+OPENAI_VOICES = {
+    "alloy": "af_alloy",
+    "ash": "am_michael",
+    "ballad": "bm_fable",
+    "coral": "af_aoede",
+    "echo": "am_echo",
+    "fable": "bm_fable",
+    "nova": "af_nova",
+    "onyx": "am_onyx",
+    "sage": "af_sarah",
+    "shimmer": "af_bella",
+    "verse": "am_puck",
+}
+"""OpenAI's names, and Kokoro's voice of the same name or the nearest kind."""
+
+
+def voices(given: str | Sequence[str] | None, param: str) -> tuple[str, ...]:
+    """Names of voices: one, several, or several joined with `+`. Raises BadRequest."""
+    if given is None or given == "":
+        return ()
+    listed = given.split("+") if isinstance(given, str) else list(given)
+    names = [OPENAI_VOICES.get(name.strip(), name.strip()) for name in listed]
+    if len(names) > VOICES_MAX or not all(_VOICE.fullmatch(name) for name in names):
+        raise BadRequest(f"A voice is a name, or up to {VOICES_MAX} of them.", param=param)
+    return tuple(names)
+
+
+class RawAudio:
+    """Sends the audio itself, as it is spoken."""
+
+    def __init__(self, audio_format: AudioFormat, file_name: str = "speech") -> None:
+        self._format: AudioFormat = audio_format
+        self._file_name = file_name
+
+    def say(self, event: Event, work: Work) -> bytes:
+        """The next bytes of sound."""
+        return event.data if isinstance(event, Chunk) else b""
+
+    def last(self, ending: Ending, work: Work) -> bytes:
+        """All of it was sent."""
+        return b""
+
+    def failed(self, error: InferdError) -> bytes:
+        """Never asked: raw audio has no place for words."""
+        return stream_event(error)
+
+    def headers(self) -> Headers:
+        """The type of the audio, and a name to save it under."""
+        name = f"{self._file_name}.{'ogg' if self._format == 'opus' else self._format}"
+        return [
+            (b"content-type", MIMES[self._format]),
+            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
+        ]
