@@ -7,6 +7,7 @@ from functools import singledispatch
 from inferd.catalog.card import ModelCard
 from inferd.tasks.base import MICRO, NOTHING, Usage
 from inferd.tasks.classification import (
+    COMPUTE_SECONDS_MAX,
     FillMaskRequest,
     QuestionAnsweringRequest,
     TextClassificationRequest,
@@ -29,8 +30,6 @@ TOKENS_PER_MESSAGE = 16
 """Most that a chat template adds around one message; ChatML adds 5, Llama 3 adds 5 to 7."""
 TOKENS_PER_TEXT = 8
 """Most that an encoder adds around one text: BERT adds 2, RoBERTa 4 around a pair."""
-COMPUTE_SECONDS_MAX = 60.0
-"""One picture is computed no longer than this; engines stop there."""
 WORK_PER_SECOND = 100
 """Tokens of a small model that weigh as much as one second of audio or computing."""
 

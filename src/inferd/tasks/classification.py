@@ -8,6 +8,8 @@ from inferd.tasks.base import Usage
 from inferd.tasks.media import Media
 
 LABELS_MAX = 1000
+COMPUTE_SECONDS_MAX = 60.0
+"""No more is billed for one picture: what money is set aside for."""
 
 
 class ImageClassificationRequest(
