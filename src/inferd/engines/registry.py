@@ -14,6 +14,7 @@ ENGINES = {
     "echo": "inferd.engines.echo:EchoEngine",
     "faster_whisper": "inferd.engines.faster_whisper:FasterWhisperEngine",
     "kokoro": "inferd.engines.kokoro:KokoroEngine",
+    "conse": "inferd.engines.conse:ConseEngine",
     "onnx_classifier": "inferd.engines.onnx_classifier:OnnxClassifierEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
