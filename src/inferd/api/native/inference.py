@@ -7,8 +7,20 @@ from urllib.parse import parse_qs
 
 from inferd.api.exchange import Exchange
 from inferd.api.native.embeddings import embeddings
+from inferd.api.native.image_tasks import (
+    document_to_text,
+    image_classification,
+    object_detection,
+    zero_shot_image,
+)
 from inferd.api.native.speech_recognition import speech_recognition
 from inferd.api.native.text_generation import text_generation
+from inferd.api.native.text_tasks import (
+    fill_mask,
+    question_answering,
+    text_classification,
+    token_classification,
+)
 from inferd.api.native.text_to_speech import text_to_speech
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -22,6 +34,14 @@ TASKS: dict[TaskName, Endpoint] = {
     "embeddings": embeddings,
     "text-to-speech": text_to_speech,
     "automatic-speech-recognition": speech_recognition,
+    "zero-shot-image-classification": zero_shot_image,
+    "image-classification": image_classification,
+    "object-detection": object_detection,
+    "document-to-text": document_to_text,
+    "fill-mask": fill_mask,
+    "token-classification": token_classification,
+    "text-classification": text_classification,
+    "question-answering": question_answering,
 }
 """Which endpoint answers which task."""
 
