@@ -5,13 +5,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test check fix chaos clients hostile fuzz bench bench-engine bench-footprint clean
+.PHONY: serve test test-transformers check fix chaos clients hostile fuzz bench bench-engine bench-footprint clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
 
 test: .venv/developing
-	$(BIN)/pytest -m "not chaos and not clients and not hostile and not fuzz"
+	$(BIN)/pytest -m "not chaos and not clients and not hostile and not fuzz and not transformers"
+
+test-transformers: .venv-transformers/installed
+	.venv-transformers/bin/pytest -m transformers tests/transformers
 
 check: .venv/developing
 	$(BIN)/ruff format --check $(SOURCES)
@@ -73,4 +76,4 @@ bench-footprint: .venv/developing
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-clients .venv-clients-openai-2 .venv-fuzz .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-clients .venv-clients-openai-2 .venv-fuzz .venv-transformers .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ from inferd.engines.base import Resources
 from inferd.engines.classifier_model import ClassifierModel, softmax
 from inferd.engines.encoder_model import EncoderModel
 from inferd.engines.onnx import Array
+from inferd.engines.two_towers import unit
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
 
@@ -42,11 +43,11 @@ class ConseTowers:
         best = np.argsort(-found, axis=1, kind="stable")[:, : self._mixed]
         weights = np.take_along_axis(found, best, axis=1)
         weights /= weights.sum(axis=1, keepdims=True)
-        return list(_unit((weights[..., None] * self._places[best]).sum(axis=1)))
+        return list(unit((weights[..., None] * self._places[best]).sum(axis=1)))
 
     def labels(self, labels: list[str]) -> list[Array]:
         """Where the words lie."""
-        return list(_unit(self._embed(labels) - self._middle))
+        return list(unit(self._embed(labels) - self._middle))
 
     def scores(self, picture: Array, labels: list[Array]) -> list[float]:
         """A softmax over all labels: they sum to 1."""
@@ -66,9 +67,4 @@ class ConseTowers:
         for start in range(0, len(order), _STEP):
             step = order[start : start + _STEP]
             found |= dict(zip(step, self._encoder.embed([rows[at] for at in step]), strict=True))
-        return _unit(np.stack([found[at] for at in range(len(rows))]))
-
-
-def _unit(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+        return unit(np.stack([found[at] for at in range(len(rows))]))

@@ -11,12 +11,14 @@ from inferd.engines.base import Engine
 from inferd.errors import BadRequest
 
 ENGINES = {
+    "conse": "inferd.engines.conse:ConseEngine",
     "echo": "inferd.engines.echo:EchoEngine",
+    "emoji_flow": "inferd.engines.emoji_flow:EmojiFlowEngine",
     "faster_whisper": "inferd.engines.faster_whisper:FasterWhisperEngine",
     "kokoro": "inferd.engines.kokoro:KokoroEngine",
-    "conse": "inferd.engines.conse:ConseEngine",
     "onnx_classifier": "inferd.engines.onnx_classifier:OnnxClassifierEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
+    "transformers": "inferd.engines.transformers_engine:TransformersEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
 }
 
@@ -33,7 +35,7 @@ def engine_class(name: str) -> type[Engine]:
 EXTRAS = {
     "starter": ("av", "faster_whisper", "numpy", "onnxruntime", "PIL", "sanotts", "tokenizers"),
     "diffusers": ("diffusers", "torch"),
-    "transformers": ("torch", "transformers"),
+    "transformers": ("numpy", "PIL", "torch", "transformers"),
 }
 """Extra of inferd → the modules that it brings."""
 
