@@ -21,7 +21,7 @@ from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
 from inferd.api.app import Application, build
 from inferd.api.services import ApiOptions, Services
-from inferd.catalog.card import ModelCard, read_card
+from inferd.catalog.card import ModelCard, PathSource, read_card
 from inferd.catalog.catalog import Catalog
 from inferd.clock import SystemClock
 from inferd.engines.base import Engine, Request, Resources
@@ -75,7 +75,12 @@ class InProcessReplica:
 
     async def start(self) -> ReplicaFacts:
         """Load."""
-        resources = Resources(files={}, threads=1, runtime_dir=str(self._runtime_dir))
+        files = {
+            file.role: file.source.path
+            for file in self._card.files
+            if isinstance(file.source, PathSource)
+        }
+        resources = Resources(files=files, threads=1, runtime_dir=str(self._runtime_dir))
         features = await asyncio.to_thread(self._engine.load, self._card, resources)
         return ReplicaFacts(features.slots, features.context_length, memory_bytes=1)
 

