@@ -6,7 +6,7 @@ import secrets
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Resources
@@ -21,6 +21,9 @@ STEP_SECONDS = 0.2
 BATCH_FIRST = 64
 BATCH_MIN, BATCH_MAX = 16, 512
 PROBE_TOKENS = 96
+
+Pooling = Literal["none", "mean", "cls", "last"]
+"""What becomes of the vectors of an input's tokens; none: all of them."""
 
 
 class Loaded(NamedTuple):
@@ -53,9 +56,32 @@ def _batch(tokens_per_second: float) -> int:
     return batch
 
 
+def load_hidden(card: ModelCard, resources: Resources, path: Path, pooling: Pooling) -> Loaded:
+    """Load a model that gives vectors instead of text. Raises EngineFailed.
+
+    Each input is one step: llama.cpp does not cut what it pools.
+    """
+    listener = LlamaListener(
+        Path(resources.runtime_dir) / f"{secrets.token_hex(4)}.sock", secrets.token_urlsafe(32)
+    )
+    parameters, xllamacpp = _parameters(card, resources, path, card.context_length, listener)
+    parameters.embedding = True
+    parameters.pooling_type = getattr(
+        xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooling.upper()}"
+    )
+    return Loaded(_start(parameters, xllamacpp), listener)
+
+
 def _open(
     card: ModelCard, resources: Resources, path: Path, batch: int, listener: LlamaListener
 ) -> LlamaServer:
+    return _start(*_parameters(card, resources, path, batch, listener))
+
+
+def _parameters(
+    card: ModelCard, resources: Resources, path: Path, batch: int, listener: LlamaListener
+) -> tuple[Any, Any]:
+    """The parameters of a server, and the library."""
     # Engine libraries are imported by the worker that uses them, never by the gateway.
     # By name: the package has no types.
     xllamacpp: Any = import_module("xllamacpp")
@@ -83,6 +109,10 @@ def _open(
         parameters.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0
         parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
     parameters.verbosity = -1
+    return parameters, xllamacpp
+
+
+def _start(parameters: Any, xllamacpp: Any) -> LlamaServer:
     try:
         server: LlamaServer = xllamacpp.Server(parameters)
     except RuntimeError as error:

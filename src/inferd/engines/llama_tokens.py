@@ -25,14 +25,34 @@ class LlamaListener(msgspec.Struct, frozen=True):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=SECONDS_MAX)
+    def __init__(self, path: Path, seconds_max: float) -> None:
+        super().__init__("localhost", timeout=seconds_max)
         self._path = str(path)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(SECONDS_MAX)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def ask(listener: LlamaListener, path: str, body: Any, seconds_max: float = SECONDS_MAX) -> bytes:
+    """POST to a server's private socket. Raises EngineFailed. Blocks."""
+    connection = _UnixConnection(listener.path, seconds_max)
+    headers = {
+        "content-type": "application/json",
+        "authorization": f"Bearer {listener.key}",
+    }
+    try:
+        connection.request("POST", path, msgspec.json.encode(body), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise EngineFailed("llama.cpp does not answer.", detail=repr(error)) from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise EngineFailed(f"llama.cpp failed at {path}.", detail=repr(content[:300]))
+    return content
 
 
 class _Piece(msgspec.Struct):
@@ -55,12 +75,17 @@ class LlamaTokens:
         self._listener = listener
         self.vocabulary_size = vocabulary_size
 
-    def tokenize(self, text: str, *, add_special: bool) -> list[tuple[int, str]]:
-        """(id, text) of each token. A piece of a character has the text U+FFFD."""
+    def tokenize(
+        self, text: str, *, add_special: bool, parse_special: bool = True
+    ) -> list[tuple[int, str]]:
+        """(id, text) of each token. A piece of a character has the text U+FFFD.
+
+        Without `parse_special`, the letters of a special token are letters.
+        """
         asked = {
             "content": text,
             "add_special": add_special,
-            "parse_special": True,
+            "parse_special": parse_special,
             "with_pieces": True,
         }
         found = msgspec.json.decode(self._post("/tokenize", asked), type=_Tokens)
@@ -85,22 +110,7 @@ class LlamaTokens:
                 )
 
     def _post(self, path: str, body: Any) -> bytes:
-        connection = _UnixConnection(self._listener.path)
-        headers = {
-            "content-type": "application/json",
-            "authorization": f"Bearer {self._listener.key}",
-        }
-        try:
-            connection.request("POST", path, msgspec.json.encode(body), headers)
-            answer = connection.getresponse()
-            content = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise EngineFailed("llama.cpp's tokenizer is away.", detail=repr(error)) from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise EngineFailed("llama.cpp's tokenizer failed.", detail=repr(content[:300]))
-        return content
+        return ask(self._listener, path, body)
 
 
 def _text(piece: str | list[int]) -> str:
