@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferd.api.cohere.rerank import RerankIn, RerankOut, rerank
 from inferd.api.elevenlabs.speech import ElevenLabsSpeechIn, elevenlabs_speech
 from inferd.api.elevenlabs.voices import Voice, Voices, list_voices, no_cloning, show_voice
 from inferd.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut, embeddings
@@ -21,6 +22,17 @@ def task_routes() -> list[Route]:
     """What `table.ROUTES` takes over."""
     return [
         *both("POST", "/embeddings", embeddings, "Embed texts", EmbeddingsIn, EmbeddingsOut),
+        *both("POST", "/rerank", rerank, "Sort documents by a query", RerankIn, RerankOut),
+        Route(
+            "POST",
+            "/v2/rerank",
+            rerank,
+            "token",
+            "openai",
+            "Sort documents by a query, as Cohere's clients ask",
+            RerankIn,
+            RerankOut,
+        ),
         *both(
             "POST",
             "/audio/transcriptions",

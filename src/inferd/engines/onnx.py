@@ -9,6 +9,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from inferd.catalog.card import ModelCard
+from inferd.engines.base import Resources
 from inferd.errors import EngineFailed
 
 Array = NDArray[Any]
@@ -64,6 +66,19 @@ def open_session(path: Path, threads: int, *, extra_outputs: tuple[str, ...] = (
             f"ONNX Runtime cannot load {path.name}.", detail=repr(error)[:500]
         ) from error
     return _Session(session)
+
+
+def encoder_files(card: ModelCard, resources: Resources) -> tuple[Path, Path]:
+    """(model, tokenizer) of a card: two files, or a folder in the role `model`.
+
+    In a folder they are the card's option `onnx_file` and the tokenizer.json beside it or above.
+    """
+    model = resources.path("model")
+    if not model.is_dir():
+        return model, resources.path("tokenizer")
+    graph = model / str(card.options.get("onnx_file", "model.onnx"))
+    beside = graph.with_name("tokenizer.json")
+    return graph, beside if beside.exists() else model / "tokenizer.json"
 
 
 def padded(rows: list[list[int]], fill: int = 0) -> tuple[Array, Array]:

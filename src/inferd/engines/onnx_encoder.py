@@ -8,22 +8,24 @@ Options of a card:
     passage_prefix  the same for passages
     instruction     how an instruction is put before a text; holds {instruction} and {text}
 
-Files: `model` (ONNX) and `tokenizer` (tokenizer.json).
+Files: `model` (ONNX) and `tokenizer` (tokenizer.json), or `model` as a folder of both (onnx.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.batching import Batches, Shape
-from inferd.errors import BadRequest, ContextLengthExceeded, EngineFailed
+from inferd.engines.embedding_inputs import check_rows, ending, prefixed
+from inferd.errors import EngineFailed
 from inferd.tasks.base import Counted, Stopped, Usage
-from inferd.tasks.embeddings import Embedded, EmbeddingsRequest
+from inferd.tasks.embeddings import EmbeddingsRequest
 from inferd.tasks.every import Event
 
 if TYPE_CHECKING:
@@ -50,14 +52,20 @@ class OnnxEncoderEngine:
 
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Open the model and warm up."""
-        from inferd.engines.encoder_model import EncoderModel
+        try:
+            from inferd.engines.encoder_model import EncoderModel
+            from inferd.engines.onnx import encoder_files
+        except ImportError as error:
+            raise EngineFailed(
+                "This model needs the extra inferd[starter]: pip install 'inferd[starter]'.",
+                detail=repr(error),
+            ) from error
 
         pooling = card.options.get("pooling", "mean")
         if pooling not in ("mean", "cls", "last"):
             raise EngineFailed(f"The card's pooling is mean, cls or last, not {pooling!r}.")
-        model = EncoderModel(
-            resources.path("model"), resources.path("tokenizer"), pooling, resources.threads
-        )
+        graph, tokenizer = encoder_files(card, resources)
+        model = EncoderModel(graph, tokenizer, pooling, resources.threads)
         shape = Shape(STEP_TEXTS_MAX, STEP_TOKENS_MAX)
         self._loaded = _Loaded(card, model, Batches(model.embed, shape, "encoder"))
         return Features(("embeddings",), card.slots, card.context_length)
@@ -75,13 +83,14 @@ class OnnxEncoderEngine:
         sizes = [len(row) for row in rows]
         yield Counted(Usage(sum(sizes)))
         vectors: dict[int, Vector] = {}
-        async for index, vector in batches.run(rows, sizes, cancel):
-            vectors[index] = vector
+        async with aclosing(batches.run(rows, sizes, cancel)) as results:
+            async for index, vector in results:
+                vectors[index] = vector
         usage = Usage(sum(sizes[index] for index in vectors))
         if len(vectors) < len(rows):
             yield Stopped(usage)
             return
-        yield _ending(card, request, [vectors[index] for index in range(len(rows))], usage)
+        yield ending(card, request, [vectors[index] for index in range(len(rows))], usage)
 
     def _rows(
         self, model: EncoderModel, card: ModelCard, request: EmbeddingsRequest
@@ -89,14 +98,7 @@ class OnnxEncoderEngine:
         texts = [prefixed(card, request, one) for one in request.inputs if isinstance(one, str)]
         encoded = iter(model.ids(texts))
         rows = [next(encoded) if isinstance(one, str) else list(one) for one in request.inputs]
-        for index, row in enumerate(rows):
-            if len(row) > card.context_length:
-                raise ContextLengthExceeded(
-                    f"Text {index} has {len(row)} tokens; the model takes {card.context_length}.",
-                    param="input",
-                )
-            if not row or not 0 <= min(row) <= max(row) < model.vocabulary_size:
-                raise BadRequest(f"Text {index} has tokens that the model lacks.", param="input")
+        check_rows(rows, card, model.vocabulary_size)
         return rows
 
     async def close(self) -> None:
@@ -107,32 +109,6 @@ class OnnxEncoderEngine:
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
         """The weights, twice while they are opened, and the activations of a step."""
-        size = sum(path.stat().st_size for path in files.values() if path.exists())
+        size = sum(path.stat().st_size for path in files.values() if path.is_file())
         declared = sum(file.size_bytes for file in card.files)
-        return 2 * max(size, declared) + (120 << 20)
-
-
-def prefixed(card: ModelCard, request: EmbeddingsRequest, text: str) -> str:
-    """The text as the model was trained to see it."""
-    if request.instruction:
-        template = str(card.options.get("instruction", ""))
-        if not template:
-            raise BadRequest(
-                f"The model {card.name} takes no instruction.", param="custom_instruction"
-            )
-        # Not str.format: the texts may hold braces.
-        return template.replace("{instruction}", request.instruction).replace("{text}", text)
-    if request.input_type is None:
-        return text
-    return str(card.options.get(f"{request.input_type}_prefix", "")) + text
-
-
-def _ending(
-    card: ModelCard, request: EmbeddingsRequest, vectors: list[Vector], usage: Usage
-) -> Embedded:
-    from inferd.engines.encoder_model import shaped
-
-    wanted = request.normalize
-    normalize = bool(card.options.get("normalize", True)) if wanted is None else wanted
-    matrix = shaped(vectors, request.dimensions, normalize=normalize)
-    return Embedded(matrix.tobytes(), matrix.shape[1], usage)
+        return 2 * max(size, declared, card.memory_bytes // 2) + (120 << 20)

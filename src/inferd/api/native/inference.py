@@ -13,6 +13,7 @@ from inferd.api.native.image_tasks import (
     object_detection,
     zero_shot_image,
 )
+from inferd.api.native.reranker import reranker
 from inferd.api.native.speech_recognition import speech_recognition
 from inferd.api.native.text_generation import text_generation
 from inferd.api.native.text_tasks import (
@@ -32,6 +33,7 @@ Endpoint = Callable[[Exchange, Services, ModelCard], Awaitable[None]]
 TASKS: dict[TaskName, Endpoint] = {
     "text-generation": text_generation,
     "embeddings": embeddings,
+    "reranker": reranker,
     "text-to-speech": text_to_speech,
     "automatic-speech-recognition": speech_recognition,
     "zero-shot-image-classification": zero_shot_image,
