@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from inferd.engines.encoder_model import Vector
     from inferd.engines.llama_choice import LlamaServer
 
-POOLINGS: dict[str, Pooling] = {"last": "last", "mean": "mean", "cls": "cls"}
+POOLINGS: dict[str, Pooling] = {"last": "last", "mean": "none", "cls": "none"}
+"""The card's word → what llama.cpp is asked for; the rest is done here."""
 SIDE_BY_SIDE = 4
 """Texts of one step; each has a slot of the server."""
 STEP_TOKENS_MAX = 1024
@@ -58,17 +59,17 @@ class LlamaEmbedderEngine:
 
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Load and warm up."""
-        pooling = POOLINGS.get(str(card.options.get("pooling", "last")))
-        if pooling is None:
+        pooling = str(card.options.get("pooling", "last"))
+        if pooling not in POOLINGS:
             raise EngineFailed(f"The card's pooling is one of {', '.join(POOLINGS)}.")
         path = resources.path("model")
         vocabulary = read_header(path).value("tokenizer.ggml.tokens")
         size = vocabulary.length if isinstance(vocabulary, Array) else 0
         server, listener = load_hidden(
-            msgspec.structs.replace(card, slots=SIDE_BY_SIDE), resources, path, pooling
+            msgspec.structs.replace(card, slots=SIDE_BY_SIDE), resources, path, POOLINGS[pooling]
         )
         tokens = LlamaTokens(listener, size)
-        embed = _Embed(listener)
+        embed = _Embed(listener, mean=pooling == "mean")
         embed([[id_ for id_, _ in tokens.tokenize("warm up", add_special=True)]])
         batches = Batches(embed, Shape(SIDE_BY_SIDE, STEP_TOKENS_MAX), "llama")
         self._loaded = _Loaded(card, server, tokens, batches)
@@ -128,10 +129,12 @@ class LlamaEmbedderEngine:
 class _Embed:
     """One step, in a thread."""
 
-    def __init__(self, listener: LlamaListener) -> None:
+    def __init__(self, listener: LlamaListener, *, mean: bool) -> None:
         self._listener = listener
+        self._mean = mean
 
     def __call__(self, rows: list[list[int]]) -> list[Vector]:
         from inferd.engines.llama_hidden import hidden_states
 
-        return [states[0] for states in hidden_states(self._listener, rows)]
+        found = hidden_states(self._listener, rows)
+        return [states.mean(0) if self._mean else states[0] for states in found]

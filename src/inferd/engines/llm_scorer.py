@@ -102,6 +102,8 @@ class LlmScorer:
     def _score(self, pair: Pair) -> float:
         # One call for each pair: how llama.cpp rounds depends on what it computes together.
         hidden = hidden_states(self._listener, [prompt.ids for prompt in pair.prompts])
+        if any(len(a) != len(b.ids) for a, b in zip(hidden, pair.prompts, strict=True)):
+            raise EngineFailed("llama.cpp left out tokens.")
         judge_weight, gain_weight, offset = self._weights
         total = judge_weight * float(hidden[0][-1] @ self._verdict) + offset
         if len(pair.prompts) > 1:
