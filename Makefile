@@ -72,7 +72,7 @@ bench-footprint: .venv/developing
 	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	@echo '*' > .venv-$*/.gitignore
 	.venv-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	.venv-$*/bin/python -m pip install --quiet --editable . --group $*
+	.venv-$*/bin/python -m pip install --quiet --editable ".[starter]" --group $*
 	@touch $@
 
 clean:
