@@ -10,6 +10,7 @@ import msgspec
 from inferd.access.in_flight_bytes import InFlightBytes
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
+from inferd.api.blobs import Blobs
 from inferd.api.live import Live
 from inferd.api.metrics import Metrics
 from inferd.catalog.catalog import Catalog
@@ -67,8 +68,13 @@ class Services:
     """Private folder of binary input that is too large for a frame; None: all goes in frames."""
     metrics: Metrics = field(default_factory=Metrics)
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
+    blob_dir: Path | None = None
+    """Where pictures and films lie that callers fetch by URL."""
     live: Live = field(init=False)
+    blobs: Blobs = field(init=False)
 
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
+        folder = self.blob_dir or self.database.path.with_name("blobs")
+        object.__setattr__(self, "blobs", Blobs(folder, self.clock))

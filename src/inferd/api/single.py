@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from inferd.admission.work import Dialect, Order, Work
 from inferd.api.exchange import Exchange
@@ -46,6 +46,15 @@ class Teller(Protocol):
 
     def headers(self) -> Headers:
         """Of an answer that is not JSON: its content type and what goes with it; else []."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A Teller that has something to do before its whole body."""
+
+    async def prepare(self) -> None:
+        """Called once, after all events."""
         ...
 
 
@@ -91,6 +100,8 @@ async def _whole(exchange: Exchange, work: Work, teller: Teller) -> None:
     async with aclosing(work.events()) as events:
         async for event in events:
             if isinstance(event, ENDINGS):
+                if isinstance(teller, Prepares):
+                    await teller.prepare()
                 body = teller.last(event, work)
                 await exchange.respond(200, body, [*_timing(work), *teller.headers()])
             else:

@@ -6,6 +6,16 @@ from inferd.api.cohere.rerank import RerankIn, RerankOut, rerank
 from inferd.api.elevenlabs.speech import ElevenLabsSpeechIn, elevenlabs_speech
 from inferd.api.elevenlabs.voices import Voice, Voices, list_voices, no_cloning, show_voice
 from inferd.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut, embeddings
+from inferd.api.openai.images import (
+    ImageEditIn,
+    ImageGenerationIn,
+    ImagesOut,
+    ImageVariationIn,
+    edits,
+    generations,
+    show_image,
+    variations,
+)
 from inferd.api.openai.speech import SpeechIn, speech
 from inferd.api.openai.transcriptions import (
     TranscriptionIn,
@@ -51,6 +61,24 @@ def task_routes() -> list[Route]:
         ),
         *both("POST", "/audio/speech", speech, "Speak a text: raw audio", SpeechIn),
         *_elevenlabs(),
+        *_images(),
+    ]
+
+
+def _images() -> list[Route]:
+    at = "/images"
+    return [
+        *both("POST", f"{at}/generations", generations, "Draw", ImageGenerationIn, ImagesOut),
+        *both("POST", f"{at}/edits", edits, "Draw on from a picture", ImageEditIn, ImagesOut),
+        *both(
+            "POST",
+            f"{at}/variations",
+            variations,
+            "Draw something like a picture",
+            ImageVariationIn,
+            ImagesOut,
+        ),
+        Route("GET", f"/v1{at}/{{rest}}", show_image, "public", "openai", "A picture, for a day"),
     ]
 
 

@@ -116,6 +116,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             clock=clock,
             options=_api_options(settings),
             media_dir=media,
+            blob_dir=settings.data_path / "blobs",
         )
 
 

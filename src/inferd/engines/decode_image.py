@@ -69,3 +69,28 @@ def _opaque(picture: Image.Image) -> Image.Image:
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # PIXELS_MAX is ours to check, on the header, with a sentence of our own.
 Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_mask(media: Media, *, param: str = "mask") -> Image.Image:
+    """Where a picture may change, white on black: its transparent pixels, or its light ones."""
+    try:
+        return _mask(media.read(), param)
+    except BadRequest:
+        raise
+    except Exception as error:
+        # As above.
+        raise BadRequest(
+            f"{param} is not a sound picture.", param=param, detail=repr(error)[:500]
+        ) from error
+
+
+def _mask(content: bytes, param: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if picture.width * picture.height > PIXELS_MAX or max(picture.size) > SIDE_MAX:
+            raise BadRequest(f"{param} has too many pixels.", param=param)
+        if not picture.has_transparency_data:
+            return picture.convert("L")
+        alpha = picture.convert("RGBA").getchannel("A")
+        return alpha.point([255 - value for value in range(256)])

@@ -1,7 +1,8 @@
 """Speech recognition with faster-whisper: Whisper models in CTranslate2's format.
 
-Options of a card: `compute_type` ("int8" by default). The roles of its files are the names that
-the library expects: model.bin, config.json, tokenizer.json, vocabulary.txt or .json.
+Options of a card: `compute_type` ("int8" by default), `device` ("cpu" by default, "cuda", "auto").
+Its files have the names that the library expects as their roles (model.bin, config.json,
+tokenizer.json, vocabulary.txt or .json, preprocessor_config.json), or lie in one folder, `model`.
 
 Each request has a thread that asks for one window after another; the model computes them in the
 order in which they were asked for, so a short recording waits for a window of a long one and no
@@ -25,6 +26,10 @@ from inferd.tasks.speech_recognition import Segment, Transcribed, TranscriptionR
 if TYPE_CHECKING:
     from inferd.engines.whisper_model import WhisperModel
 
+_LIBRARIES_BYTES = 200 << 20
+_HOUR_BYTES = 3600 * 16_000 * 2
+"""Of a recording as it is held: 16,000 samples of 16 bits each second."""
+
 
 class _Loaded(NamedTuple):
     model: WhisperModel
@@ -42,7 +47,9 @@ class FasterWhisperEngine:
         from inferd.engines.whisper_model import WhisperModel
 
         compute_type = str(card.options.get("compute_type", "int8"))
-        model = WhisperModel(resources.folder(), resources.threads, compute_type)
+        device = str(card.options.get("device", "cpu"))
+        folder = resources.path("model") if "model" in resources.files else resources.folder()
+        model = WhisperModel(folder, resources.threads, compute_type, device)
         threads = ThreadPoolExecutor(card.slots, thread_name_prefix="whisper")
         self._loaded = _Loaded(model, threads)
         return Features(("automatic-speech-recognition",), card.slots, card.context_length)
@@ -53,7 +60,7 @@ class FasterWhisperEngine:
             raise unsupported("faster_whisper", request)
         assert self._loaded is not None, "nothing runs before it is loaded"
         from inferd.engines.decode_audio import decode_audio
-        from inferd.engines.whisper_model import RATE
+        from inferd.engines.whisper_model import RATE, Left
 
         model, threads = self._loaded
         loop = asyncio.get_running_loop()
@@ -66,17 +73,20 @@ class FasterWhisperEngine:
         if cancel.is_set():
             yield Stopped(NOTHING)
             return
-        language = await loop.run_in_executor(threads, model.language, samples, request)
-        segments = model.segments(samples, request, language)
+        hearing = model.hearing(samples, request, cancel.is_set)
         heard = NOTHING
-        while not cancel.is_set():
-            segment = await loop.run_in_executor(threads, _next, segments)
-            if segment is None:
-                yield Transcribed(language, len(samples) * 1000 // RATE, total)
-                return
-            heard = segment.usage
-            yield segment
-        yield Stopped(heard)
+        try:
+            language = await loop.run_in_executor(threads, hearing.language)
+            segments = hearing.segments(language)
+            while segment := await loop.run_in_executor(threads, _next, segments):
+                heard = segment.usage
+                yield segment
+                if cancel.is_set():
+                    raise Left  # noqa: TRY301 the one way out, wherever the client left
+        except Left:
+            yield Stopped(heard)
+            return
+        yield Transcribed(language, len(samples) * 1000 // RATE, total)
 
     async def close(self) -> None:
         """Let the running windows end."""
@@ -85,10 +95,10 @@ class FasterWhisperEngine:
 
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
-        """The weights, twice while they are opened, and the features of some blocks."""
+        """The weights, twice while they are opened, and recordings of an hour in each slot."""
         size = sum(path.stat().st_size for path in files.values() if path.exists())
         declared = sum(file.size_bytes for file in card.files)
-        return 2 * max(size, declared) + (300 << 20)
+        return 2 * max(size, declared) + _LIBRARIES_BYTES + card.slots * _HOUR_BYTES
 
 
 def _next(segments: Iterator[Segment]) -> Segment | None:

@@ -1,22 +1,28 @@
 """faster-whisper behind types of our own. Imported in workers only.
 
-A long recording is heard in blocks that are cut where it is quietest: the library keeps the
-features of all that it is given, 115 KB for each second, and memory must not grow with length.
+Each request hears through a view of its own: the library keeps what belongs to one request (the
+length of a step) on the model, and asks nobody whether to go on.
+
+A long recording is heard in blocks that are cut where it is quietest, so that memory does not
+grow with its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from inferd.engines.decode_audio import Samples
+from inferd.engines.decode_audio import Samples, as_float
+from inferd.engines.mel_features import WINDOW_SECONDS, MelFeatures
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import MICRO, Usage
-from inferd.tasks.speech_recognition import Segment, TranscriptionRequest, Word
+from inferd.tasks.speech_recognition import Segment, SpeechFilter, TranscriptionRequest, Word
 
 RATE = 16_000
 BLOCK_SECONDS = 600
@@ -27,15 +33,19 @@ PROMPT_CHARACTERS = 400
 """Of the text so far, given to the next block as its context."""
 
 
+class Left(Exception):
+    """The client has left; raised where the next window would begin."""
+
+
 class WhisperModel:
     """One model. Its methods block and may be called from several threads."""
 
-    def __init__(self, folder: Path, threads: int, compute_type: str) -> None:
+    def __init__(self, folder: Path, threads: int, compute_type: str, device: str) -> None:
         library: Any = import_module("faster_whisper")
         try:
             self._model: Any = library.WhisperModel(
                 str(folder),
-                device="cpu",
+                device=device,
                 compute_type=compute_type,
                 cpu_threads=threads,
                 local_files_only=True,
@@ -47,6 +57,7 @@ class WhisperModel:
             ) from error
         self.multilingual = bool(self._model.model.is_multilingual)
         self.languages: frozenset[str] = frozenset(self._model.supported_languages)
+        self._vocabulary_size = int(self._model.hf_tokenizer.get_vocab_size())
 
     def check(self, request: TranscriptionRequest) -> None:
         """Raise BadRequest for what this model cannot do."""
@@ -59,23 +70,59 @@ class WhisperModel:
             raise BadRequest(
                 f"language is not one of {', '.join(sorted(self.languages))}.", param="language"
             )
+        # The library writes wherever such a number points.
+        if max(request.suppress_tokens, default=0) >= self._vocabulary_size:
+            raise BadRequest(
+                f"suppress_tokens holds ids below {self._vocabulary_size}.", param="suppress_tokens"
+            )
 
-    def language(self, samples: Samples, request: TranscriptionRequest) -> str:
-        """The language of the recording: what was asked for, or what its beginning sounds like."""
-        if request.language is not None or not self.multilingual:
-            return request.language or "en"
-        heard: tuple[str, float, Any] = self._model.detect_language(samples[: 30 * RATE])
-        return heard[0]
+    def hearing(
+        self, samples: Samples, request: TranscriptionRequest, left: Callable[[], bool]
+    ) -> Hearing:
+        """One request. `left` is asked before each window."""
+        return Hearing(self._model, samples, request, left)
 
-    def segments(
-        self, samples: Samples, request: TranscriptionRequest, language: str
-    ) -> Iterator[Segment]:
-        """The transcript, piece by piece; a step is one window of the recording."""
-        total = len(samples) * MICRO // RATE
+
+class Hearing:
+    """A recording on its way to text. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        model: Any,
+        samples: Samples,
+        request: TranscriptionRequest,
+        left: Callable[[], bool],
+    ) -> None:
+        self._samples = samples
+        self._request = request
+        self._left = left
+        self._first: tuple[NDArray[np.float32], Any] | None = None
+        self._encode: Callable[[NDArray[np.float32]], Any] = model.encode
+        self._view: Any = copy(model)
+        self._view.encode = self._encode_window
+        self._view.feature_extractor = MelFeatures(model.feature_extractor, request.chunk_seconds)
+
+    def language(self) -> str:
+        """What was asked for, or what the beginning sounds like. Raises Left."""
+        if self._request.language is not None or not self._view.model.is_multilingual:
+            return self._request.language or "en"
+        seconds = self._request.chunk_seconds
+        features = self._view.feature_extractor(as_float(self._samples[: seconds * RATE]))
+        window = np.zeros((len(features), WINDOW_SECONDS * 100), np.float32)
+        window[:, : features.shape[1] - 1] = features[:, :-1]
+        heard = self._encode_window(window)
+        # A recording that fits one window is not encoded again.
+        self._first = (window, heard)
+        likely: list[tuple[str, float]] = self._view.model.detect_language(heard)[0]
+        return likely[0][0].removeprefix("<|").removesuffix("|>")
+
+    def segments(self, language: str) -> Iterator[Segment]:
+        """The transcript, piece by piece; a step is one window of the recording. Raises Left."""
+        request, total = self._request, len(self._samples) * MICRO // RATE
         count, said = 0, request.initial_prompt or ""
-        for begin, end in _blocks(samples):
-            told: Any = self._model.transcribe(
-                samples[begin:end], **_options(request, language, said)
+        for begin, end in _blocks(self._samples):
+            told: Any = self._view.transcribe(
+                as_float(self._samples[begin:end]), **_options(request, language, said)
             )[0]
             offset = begin / RATE
             for one in told:
@@ -84,6 +131,14 @@ class WhisperModel:
                 yield _segment(one, count, offset, Usage(quantity=heard))
                 count += 1
 
+    def _encode_window(self, features: NDArray[np.float32]) -> Any:
+        if self._left():
+            raise Left
+        first, self._first = self._first, None
+        if first is not None and np.array_equal(first[0], features):
+            return first[1]
+        return self._encode(features)
+
 
 def _options(request: TranscriptionRequest, language: str, said: str) -> dict[str, Any]:
     carry = request.condition_on_previous_text or said == request.initial_prompt
@@ -91,6 +146,7 @@ def _options(request: TranscriptionRequest, language: str, said: str) -> dict[st
     return {
         "language": language,
         "task": request.task,
+        # Patience is a wish about beams; without it the likeliest token is taken.
         "beam_size": 5 if request.patience != 1.0 else 1,
         "patience": request.patience,
         "temperature": list(request.temperatures),
@@ -102,7 +158,16 @@ def _options(request: TranscriptionRequest, language: str, said: str) -> dict[st
         "suppress_tokens": list(request.suppress_tokens),
         "word_timestamps": request.word_times,
         "chunk_length": request.chunk_seconds,
-        "vad_filter": request.vad,
+        "vad_filter": request.vad is not None,
+        "vad_parameters": _vad(request.vad) if request.vad is not None else None,
+    }
+
+
+def _vad(wish: SpeechFilter) -> dict[str, Any]:
+    return {
+        "threshold": wish.threshold,
+        "min_silence_duration_ms": wish.silence_ms,
+        "speech_pad_ms": wish.padding_ms,
     }
 
 
@@ -134,7 +199,7 @@ def _blocks(samples: Samples) -> Iterator[tuple[int, int]]:
         latest = begin + BLOCK_SECONDS * RATE
         tail = samples[latest - CUT_SECONDS * RATE : latest]
         width = int(QUIET_SECONDS * RATE)
-        loudness = np.square(tail[: len(tail) // width * width].reshape(-1, width)).sum(1)
+        loudness = np.square(as_float(tail[: len(tail) // width * width]).reshape(-1, width)).sum(1)
         cut = latest - len(tail) + int(loudness.argmin()) * width + width // 2
         yield begin, cut
         begin = cut

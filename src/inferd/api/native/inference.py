@@ -22,6 +22,7 @@ from inferd.api.native.text_tasks import (
     text_classification,
     token_classification,
 )
+from inferd.api.native.text_to_image import text_to_image
 from inferd.api.native.text_to_speech import text_to_speech
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -35,6 +36,7 @@ TASKS: dict[TaskName, Endpoint] = {
     "embeddings": embeddings,
     "reranker": reranker,
     "text-to-speech": text_to_speech,
+    "text-to-image": text_to_image,
     "automatic-speech-recognition": speech_recognition,
     "zero-shot-image-classification": zero_shot_image,
     "image-classification": image_classification,

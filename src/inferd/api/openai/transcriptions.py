@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,7 @@ from inferd.tasks.media import Media
 from inferd.tasks.speech_recognition import (
     TEMPERATURES,
     Segment,
+    SpeechFilter,
     Transcribed,
     TranscriptionRequest,
     Word,
@@ -35,6 +36,14 @@ BYTES_PER_SECOND_MIN = 400
 """Speech takes at least 6 kbit/s in Opus, or 750 bytes: fewer bytes cannot be a long recording."""
 
 
+class ServerVad(msgspec.Struct, frozen=True, tag="server_vad", tag_field="type"):
+    """How speech is told from silence. Defaults are the detector's own."""
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    silence_duration_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2000
+    prefix_padding_ms: Annotated[int, Meta(ge=0, le=10_000)] = 400
+
+
 class TranscriptionIn(msgspec.Struct, frozen=True, kw_only=True):
     """The form."""
 
@@ -47,7 +56,7 @@ class TranscriptionIn(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = 0.0
     timestamp_granularities: list[Granularity] | None = None
     stream: bool | None = False
-    chunking_strategy: Any = None
+    chunking_strategy: Literal["auto"] | ServerVad | None = None
     include: list[str] | None = None
     service_tier: str | None = None
     fail_fast: bool | None = None
@@ -149,6 +158,7 @@ async def _answer(
         initial_prompt=body.prompt or None,
         temperatures=(temperature,) if temperature else TEMPERATURES,
         word_times="word" in (body.timestamp_granularities or ()),
+        vad=_vad(body.chunking_strategy),
     )
     streamed = bool(body.stream)
     order = single.order(
@@ -177,6 +187,13 @@ def _check(body: TranscriptionIn) -> None:
         raise UnsupportedField(
             "include is not supported: Whisper gives no logprobs.", param="include"
         )
+
+
+def _vad(strategy: Literal["auto"] | ServerVad | None) -> SpeechFilter | None:
+    if strategy is None:
+        return None
+    wish = ServerVad() if strategy == "auto" else strategy
+    return SpeechFilter(wish.threshold, wish.silence_duration_ms, wish.prefix_padding_ms)
 
 
 def seconds_bound(audio: Media, options: ApiOptions) -> float:
