@@ -87,7 +87,7 @@ def decode_audio(media: Media, rate: int, seconds_max: float, param: str = "audi
 
 def as_float(samples: Samples) -> NDArray[np.float32]:
     """The same between -1 and 1."""
-    return samples.astype(np.float32) / 32768
+    return samples.astype(np.float32) / np.float32(32768)
 
 
 def _pieces(container: Any, rate: int, seconds_max: float, param: str) -> Iterator[Samples]:

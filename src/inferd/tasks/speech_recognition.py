@@ -12,6 +12,17 @@ from inferd.tasks.media import Media
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
+class SpeechFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Finds what is speech, so that the rest is not heard. Defaults are the detector's own."""
+
+    threshold: float = 0.5
+    """0 to 1: how likely speech has to be."""
+    silence_ms: int = 2000
+    """A shorter pause belongs to the speech around it."""
+    padding_ms: int = 400
+    """Kept before and after speech."""
+
+
 class TranscriptionRequest(
     msgspec.Struct, frozen=True, omit_defaults=True, tag="automatic-speech-recognition"
 ):
@@ -38,8 +49,8 @@ class TranscriptionRequest(
     word_times: bool = False
     chunk_seconds: int = 30
     """1 to 30: how much the model hears at once."""
-    vad: bool = False
-    """Leave out what has no speech in it before the model hears it."""
+    vad: SpeechFilter | None = None
+    """None: all of the recording is heard."""
 
 
 class Word(msgspec.Struct, frozen=True, array_like=True):
