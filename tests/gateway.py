@@ -261,4 +261,5 @@ async def gateway(
             media_dir=tmp_path,
         )
         caller = await tokens.authenticate(ADMIN_TOKEN)
+        stack.push_async_callback(services.videos.close)
         yield Gateway(services, Client(build(services)), caller.account_id, path, flights)

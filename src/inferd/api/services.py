@@ -10,11 +10,12 @@ import msgspec
 from inferd.access.in_flight_bytes import InFlightBytes
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
-from inferd.api.blobs import Blobs
 from inferd.api.live import Live
 from inferd.api.metrics import Metrics
 from inferd.catalog.catalog import Catalog
 from inferd.clock import Clock
+from inferd.jobs.blobs import Blobs
+from inferd.jobs.videos import VideoJobs
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
 from inferd.serving.router import Router
@@ -72,9 +73,13 @@ class Services:
     """Where pictures and films lie that callers fetch by URL."""
     live: Live = field(init=False)
     blobs: Blobs = field(init=False)
+    videos: VideoJobs = field(init=False)
 
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
         folder = self.blob_dir or self.database.path.with_name("blobs")
-        object.__setattr__(self, "blobs", Blobs(folder, self.clock))
+        blobs = Blobs(folder, self.clock)
+        object.__setattr__(self, "blobs", blobs)
+        videos = VideoJobs(self.database, self.gate, blobs, self.clock)
+        object.__setattr__(self, "videos", videos)

@@ -23,6 +23,7 @@ from inferd.api.openai.transcriptions import (
     transcriptions,
     translations,
 )
+from inferd.api.openai.videos import VideoIn, VideoOut, create_video, show_video
 from inferd.api.routes import Route, both
 
 __all__ = ["task_routes"]
@@ -62,6 +63,8 @@ def task_routes() -> list[Route]:
         *both("POST", "/audio/speech", speech, "Speak a text: raw audio", SpeechIn),
         *_elevenlabs(),
         *_images(),
+        *both("POST", "/videos", create_video, "Begin a film", VideoIn, VideoOut),
+        *both("GET", "/videos/{rest}", show_video, "A film; …/content: the MP4", None, VideoOut),
     ]
 
 

@@ -105,7 +105,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         )
         stack.push_async_callback(router.close)
         standing = Rooms(router, ledger, Concurrency(settings.concurrent_requests_max), clock)
-        yield Services(
+        services = Services(
             catalog=cards,
             router=router,
             tokens=tokens,
@@ -118,6 +118,9 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             media_dir=media,
             blob_dir=settings.data_path / "blobs",
         )
+        stack.push_async_callback(services.videos.close)
+        await services.videos.resume(cards.serving)
+        yield services
 
 
 def _factory(

@@ -95,6 +95,29 @@ class ReservationRow(msgspec.Struct, frozen=True):
     created_unix_ns: int
 
 
+JobStatus = Literal["queued", "running", "succeeded", "failed"]
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """Work that outlives its request."""
+
+    id: str
+    account_id: str
+    token_id: str
+    request_id: str
+    """Of its ledger entry: the same after a crash, so that it is billed once."""
+    model: str
+    request: bytes
+    """The task's Request as msgpack."""
+    status: JobStatus
+    result: str | None
+    """Name of a blob."""
+    error: str | None
+    """A sentence for the caller."""
+    created_unix_ns: int
+    ended_unix_ns: int | None
+
+
 class Settle(msgspec.Struct, frozen=True, tag="settle"):
     """Write the entry and drop the request's reservation, together. Idempotent by request id."""
 

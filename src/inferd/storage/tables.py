@@ -112,3 +112,21 @@ reservations = Table(
     Column("created_unix_ns", BigInteger, nullable=False),
     CheckConstraint("nanos >= 0"),
 )
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("token_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("request", LargeBinary, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("created_unix_ns", BigInteger, nullable=False),
+    Column("ended_unix_ns", BigInteger),
+    CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed')"),
+)
+by_status = Index("jobs_by_status", jobs.c.status)

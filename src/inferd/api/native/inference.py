@@ -24,6 +24,7 @@ from inferd.api.native.text_tasks import (
 )
 from inferd.api.native.text_to_image import text_to_image
 from inferd.api.native.text_to_speech import text_to_speech
+from inferd.api.native.text_to_video import text_to_video
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest
@@ -37,6 +38,7 @@ TASKS: dict[TaskName, Endpoint] = {
     "reranker": reranker,
     "text-to-speech": text_to_speech,
     "text-to-image": text_to_image,
+    "text-to-video": text_to_video,
     "automatic-speech-recognition": speech_recognition,
     "zero-shot-image-classification": zero_shot_image,
     "image-classification": image_classification,

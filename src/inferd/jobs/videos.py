@@ -1,0 +1,158 @@
+"""Films that are made after their request was answered: rows, so that no crash loses one.
+
+A job is admitted when it is asked for, money and limits included, and runs like any other work.
+What a dead process left is admitted and run again at the next start, under the same request id,
+so it is billed once. A job that a shutdown interrupts is billed for what was made of it so far
+and begins anew, under a new id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import aclosing
+
+import msgspec
+
+from inferd import ids
+from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.admission.gate import Gate
+from inferd.admission.work import Order, Work
+from inferd.catalog.card import ModelCard
+from inferd.clock import Clock
+from inferd.errors import InferdError, NotFound
+from inferd.jobs.blobs import KEPT_SECONDS, Blobs
+from inferd.storage import jobs
+from inferd.storage.database import Database
+from inferd.storage.rows import JobRow
+from inferd.tasks.base import Chunk
+from inferd.tasks.media import Media
+from inferd.tasks.text_to_video import Filmed, VideoRequest
+
+
+class VideoJobs:
+    """Owns the running jobs of this process."""
+
+    def __init__(self, database: Database, gate: Gate, blobs: Blobs, clock: Clock) -> None:
+        self._database = database
+        self._gate = gate
+        self._blobs = blobs
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def submit(self, caller: Caller, order: Order) -> JobRow:
+        """Admit and begin. Raises whatever the gate says."""
+        assert isinstance(order.request, VideoRequest), "films are what this room makes"
+        work = self._gate.admit(caller, order)
+        row = JobRow(
+            id=f"videos_{secrets.token_urlsafe(12)}",
+            account_id=caller.account_id,
+            token_id=caller.token_id,
+            request_id=order.request_id,
+            model=order.card.name,
+            request=msgspec.msgpack.encode(_durable(order.request)),
+            status="queued",
+            result=None,
+            error=None,
+            created_unix_ns=self._clock.unix_ns(),
+            ended_unix_ns=None,
+        )
+        try:
+            async with self._database.writing() as connection:
+                await jobs.add(connection, row)
+                kept_ns = KEPT_SECONDS * 1_000_000_000
+                await jobs.forget(connection, self._clock.unix_ns() - kept_ns)
+        except BaseException:
+            await work.close()
+            raise
+        self._begin(row, work)
+        return row
+
+    async def get(self, caller: Caller, job_id: str) -> JobRow:
+        """One of the caller's account. Raises NotFound."""
+        async with self._database.reading() as connection:
+            row = await jobs.get(connection, job_id, caller.account_id)
+        if row is None:
+            raise NotFound("There is no such video, or it was deleted after a day.")
+        return row
+
+    async def resume(self, find: Callable[[str], ModelCard]) -> int:
+        """Run what a dead process left; returns how many. Call it once, at the start."""
+        async with self._database.reading() as connection:
+            left = await jobs.unfinished(connection)
+        for row in left:
+            try:
+                work = self._gate.admit(_caller(row), _order(row, find(row.model)))
+            except InferdError as error:
+                await self._save(row, status="failed", error=error.message)
+            else:
+                self._begin(row, work)
+        return len(left)
+
+    async def close(self) -> None:
+        """Interrupt what runs; it is begun again at the next start."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _begin(self, row: JobRow, work: Work) -> None:
+        # Held by this object, cancelled and awaited in `close`.
+        task = asyncio.get_running_loop().create_task(self._run(row, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, row: JobRow, work: Work) -> None:
+        try:
+            row = await self._save(row, status="running")
+            film = await _film(work)
+            await self._save(row, status="succeeded", result=await self._blobs.put(film))
+        except asyncio.CancelledError:
+            # What was computed is billed by `close`; the next start is other work.
+            await self._save(row, status="queued", request_id=ids.request_id())
+            raise
+        except InferdError as error:
+            await self._save(row, status="failed", error=error.message)
+        finally:
+            await work.close()
+
+    async def _save(self, row: JobRow, **changes: str) -> JobRow:
+        ended = changes.get("status") in ("succeeded", "failed")
+        changed = msgspec.structs.replace(
+            row, ended_unix_ns=self._clock.unix_ns() if ended else None, **changes
+        )
+        async with self._database.writing() as connection:
+            await jobs.save(connection, changed)
+        return changed
+
+
+async def _film(work: Work) -> bytes:
+    film = bytearray()
+    async with aclosing(work.events()) as events:
+        async for event in events:
+            if isinstance(event, Chunk):
+                film += event.data
+            elif isinstance(event, Filmed):
+                return bytes(film)
+    raise InferdError("The video ended without its end.")
+
+
+def _durable(request: VideoRequest) -> VideoRequest:
+    """With the bytes of its first frame inside: the file goes when the call is answered."""
+    image = request.image
+    if image is None or image.path is None:
+        return request
+    whole = Media(image.kind, image.mime, image.size_bytes, data=image.read())
+    return msgspec.structs.replace(request, image=whole)
+
+
+def _caller(row: JobRow) -> Caller:
+    return Caller(row.account_id, row.token_id, "", frozenset({INFERENCE_RUN}))
+
+
+def _order(row: JobRow, card: ModelCard) -> Order:
+    request = msgspec.msgpack.decode(row.request, type=VideoRequest)
+    return Order(row.request_id, card, request, "openai", streamed=False)
