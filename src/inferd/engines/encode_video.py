@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import av
@@ -18,8 +19,15 @@ def encode_video(frames: Iterable[Image.Image], rate: int) -> bytes:
 
     All frames have one size, even in both directions.
     """
-    sink = io.BytesIO()
-    container: Any = av.open(sink, "w", format="mp4", options={"movflags": "faststart"})
+    # Putting the index in front means writing the file anew: the library needs a real one.
+    with tempfile.TemporaryDirectory(prefix="inferd-film-") as folder:
+        path = Path(folder) / "film.mp4"
+        _write(path, frames, rate)
+        return path.read_bytes()
+
+
+def _write(path: Path, frames: Iterable[Image.Image], rate: int) -> None:
+    container: Any = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
     stream: Any = None
     for picture in frames:
         if stream is None:
@@ -31,4 +39,3 @@ def encode_video(frames: Iterable[Image.Image], rate: int) -> bytes:
     if stream is not None:
         container.mux(stream.encode(None))
     container.close()
-    return sink.getvalue()
