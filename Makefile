@@ -5,13 +5,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test test-transformers check fix chaos clients hostile fuzz bench bench-engine bench-footprint clean
+.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
 
 test: .venv/developing
-	$(BIN)/pytest -m "not chaos and not clients and not hostile and not fuzz and not transformers"
+	$(BIN)/pytest -m "not chaos and not clients and not hostile and not fuzz and not diffusers and not transformers"
+
+test-diffusers: .venv-diffusers/installed
+	.venv-diffusers/bin/pytest -m diffusers tests/diffusers
 
 test-transformers: .venv-transformers/installed
 	.venv-transformers/bin/pytest -m transformers tests/transformers
@@ -47,6 +50,9 @@ fuzz: .venv-fuzz/installed
 bench: .venv/developing
 	$(BIN)/python benchmarks/gateway/run.py
 
+bench-embeddings: .venv/developing
+	$(BIN)/python benchmarks/embeddings/run.py
+
 bench-engine: .venv/developing
 	$(BIN)/python benchmarks/engine/run.py
 
@@ -76,4 +82,4 @@ bench-footprint: .venv/developing
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-clients .venv-clients-openai-2 .venv-fuzz .venv-transformers .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-clients .venv-clients-openai-2 .venv-fuzz .venv-diffusers .venv-transformers .pytest_cache .ruff_cache .hypothesis .import_linter_cache
