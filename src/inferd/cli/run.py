@@ -1,58 +1,126 @@
-"""`inferd run MODEL "prompt"`: one answer, streamed; with the running server or without one."""
+"""`inferd run MODEL …`: one call of any model, with the running server or without one."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from inferd.cli import wiring
 from inferd.cli.data_dir import running_server
 from inferd.cli.flags import Config, DataDir
+from inferd.cli.run_tasks import Wish, task_call
 from inferd.cli.server_client import ServerClient
-from inferd.errors import InferdError
-from inferd.settings import load
+from inferd.errors import BadRequest, InferdError
+from inferd.settings import Settings, load
 
-PATH = "/v1/openai/chat/completions"
+CHAT = "/v1/openai/chat/completions"
 
 
 def run(  # noqa: PLR0913 one flag for each field that people set by hand
     model: Annotated[str, typer.Argument(help="owner/name, see `inferd models list`.")],
-    prompt: Annotated[str, typer.Argument(help="What to ask; - reads standard input.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="A prompt, texts or labels; @path reads a file, - standard input. "
+            "A reranker takes the query and then documents, a zero-shot classifier a picture "
+            "and then labels, a question answerer the question and then the context."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where sound, pictures, films go.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before it.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     seed: Annotated[int | None, typer.Option(help="For the same answer again.")] = None,
+    voice: Annotated[str | None, typer.Option(help="Who speaks.")] = None,
+    size: Annotated[str | None, typer.Option(help="Of a picture or film: 512x512.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of a picture or film.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a film.")] = None,
+    language: Annotated[str | None, typer.Option(help="Of a recording: en, de, …")] = None,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Ask a model once."""
+    """Call a model once."""
     settings = load({"data_dir": data_dir}, config=config)
+    card = wiring.catalog(settings).serving(model)
+    if card.task == "text-generation":
+        fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        _chat(settings, model, _only_text(inputs), system, fields)
+        return
+    wish = Wish(
+        inputs,
+        output,
+        {
+            "seed": seed,
+            "preset_voice": voice,
+            "size": size,
+            "num_inference_steps": steps,
+            "seconds": seconds,
+            "language": language,
+            "temperature": temperature,
+        },
+    )
+    call = task_call(card, wish)
+    body = call.body()
+    _ask(settings, f"/v1/inference/{model}", body, call.show, streamed=bool(body.get("stream")))
+
+
+def _only_text(inputs: list[str]) -> str:
+    if len(inputs) != 1:
+        raise BadRequest("A chat takes one prompt; put it in quotes.")
+    if inputs[0] == "-":
+        return sys.stdin.read()
+    if inputs[0].startswith("@"):
+        try:
+            return Path(inputs[0][1:]).expanduser().read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRequest(f"{inputs[0][1:]} cannot be read as text: {error}.") from error
+    return inputs[0]
+
+
+def _chat(
+    settings: Settings, model: str, prompt: str, system: str | None, fields: dict[str, Any]
+) -> None:
     messages = [{"role": "system", "content": system}] if system else []
-    text = sys.stdin.read() if prompt == "-" else prompt
-    fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     body: dict[str, Any] = {
         "model": model,
-        "messages": [*messages, {"role": "user", "content": text}],
+        "messages": [*messages, {"role": "user", "content": prompt}],
         "stream": True,
         **{name: value for name, value in fields.items() if value is not None},
     }
+    _ask(settings, CHAT, body, _print, streamed=True)
+    sys.stdout.write("\n")
+
+
+def _ask(
+    settings: Settings, path: str, body: Any, show: Callable[[Any], None], *, streamed: bool
+) -> None:
     server = running_server(settings)
-    if server is not None:
-        for event in ServerClient(server).events(PATH, body):
-            _print(event)
-    else:
+    if server is None:
         from inferd.cli import offline
 
-        offline.stream(settings, PATH, body, _Events().feed)
-    sys.stdout.write("\n")
+        if streamed:
+            offline.stream(settings, path, body, _Events(show).feed)
+        else:
+            show(offline.call(settings, "POST", path, body))
+    elif streamed:
+        for event in ServerClient(server).events(path, body):
+            show(event)
+    else:
+        show(ServerClient(server).call("POST", path, body))
 
 
 class _Events:
     """Cuts a byte stream into events."""
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[Any], None]) -> None:
+        self._show = show
         self._pending = b""
 
     def feed(self, chunk: bytes) -> None:
@@ -62,7 +130,7 @@ class _Events:
                 event = msgspec.json.decode(line[6:])
                 if "error" in event:
                     raise InferdError(event["error"]["message"])
-                _print(event)
+                self._show(event)
 
 
 def _print(event: Any) -> None:
