@@ -81,7 +81,8 @@ def test_each_request_gets_its_own_results_in_its_order(
             return await asyncio.gather(*(doubled(batches, items) for items in requests))
 
     assert asyncio.run(ask()) == [[2 * item for item in items] for items in requests]
-    assert sorted(sum(library.steps, [])) == sorted(sum(requests, []))
+    seen = [item for step in library.steps for item in step]
+    assert sorted(seen) == sorted(item for items in requests for item in items)
     for step in library.steps:
         assert len(step) <= 4
         assert len(step) == 1 or max(1 + item for item in step) * len(step) <= 100
