@@ -22,8 +22,10 @@ from inferd.tasks.reranker import RerankRequest, Scored
 if TYPE_CHECKING:
     from inferd.engines.cross_encoder_model import CrossEncoderModel, PairIds
 
-STEP_TOKENS_MAX = 2048
+STEP_TOKENS_MAX = 512
 STEP_PAIRS_MAX = 32
+OVERHEAD_BYTES = 200 << 20
+"""Python, numpy, ONNX Runtime, a tokenizer and the activations of a step."""
 
 
 class _Loaded(NamedTuple):
@@ -100,7 +102,7 @@ class OnnxCrossEncoderEngine:
 
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
-        """The weights, twice while they are opened, and the activations of a step."""
+        """What the card knows; else the weights, twice while they are opened, and a step."""
         size = sum(path.stat().st_size for path in files.values() if path.is_file())
         declared = sum(file.size_bytes for file in card.files)
-        return 2 * max(size, declared, card.memory_bytes // 2) + (120 << 20)
+        return card.memory_bytes or 2 * max(size, declared) + OVERHEAD_BYTES
