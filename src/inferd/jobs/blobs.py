@@ -40,6 +40,10 @@ class Blobs:
             raise NotFound("There is no such file, or it was deleted after a day.")
         return content
 
+    def path(self, name: str) -> Path:
+        """Where the file of a name lies, for a worker on this machine."""
+        return self._folder / name
+
     def _put(self, name: str, content: bytes) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()

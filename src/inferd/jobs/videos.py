@@ -9,6 +9,7 @@ and begins anew, under a new id.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import aclosing
@@ -27,8 +28,9 @@ from inferd.storage import jobs
 from inferd.storage.database import Database
 from inferd.storage.rows import JobRow
 from inferd.tasks.base import Chunk
-from inferd.tasks.media import Media
 from inferd.tasks.text_to_video import Filmed, VideoRequest
+
+_log = logging.getLogger("inferd.jobs")
 
 
 class VideoJobs:
@@ -45,6 +47,8 @@ class VideoJobs:
     async def submit(self, caller: Caller, order: Order) -> JobRow:
         """Admit and begin. Raises whatever the gate says."""
         assert isinstance(order.request, VideoRequest), "films are what this room makes"
+        request = await self._durable(order.request)
+        order = msgspec.structs.replace(order, request=request)
         work = self._gate.admit(caller, order)
         row = JobRow(
             id=f"videos_{secrets.token_urlsafe(12)}",
@@ -52,7 +56,7 @@ class VideoJobs:
             token_id=caller.token_id,
             request_id=order.request_id,
             model=order.card.name,
-            request=msgspec.msgpack.encode(_durable(order.request)),
+            request=msgspec.msgpack.encode(request),
             status="queued",
             result=None,
             error=None,
@@ -99,6 +103,15 @@ class VideoJobs:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def _durable(self, request: VideoRequest) -> VideoRequest:
+        """With its first frame where it stays: the caller's file goes when the call is answered."""
+        image = request.image
+        if image is None or image.path is None:
+            return request
+        name = await self._blobs.put(await asyncio.to_thread(image.read))
+        kept = msgspec.structs.replace(image, path=str(self._blobs.path(name)))
+        return msgspec.structs.replace(request, image=kept)
+
     def _begin(self, row: JobRow, work: Work) -> None:
         # Held by this object, cancelled and awaited in `close`.
         task = asyncio.get_running_loop().create_task(self._run(row, work))
@@ -116,6 +129,9 @@ class VideoJobs:
             raise
         except InferdError as error:
             await self._save(row, status="failed", error=error.message)
+        except Exception:  # noqa: BLE001 the outermost loop of a job
+            _log.exception("video %s failed", row.id)
+            await self._save(row, status="failed", error="Something broke inside inferd.")
         finally:
             await work.close()
 
@@ -138,15 +154,6 @@ async def _film(work: Work) -> bytes:
             elif isinstance(event, Filmed):
                 return bytes(film)
     raise InferdError("The video ended without its end.")
-
-
-def _durable(request: VideoRequest) -> VideoRequest:
-    """With the bytes of its first frame inside: the file goes when the call is answered."""
-    image = request.image
-    if image is None or image.path is None:
-        return request
-    whole = Media(image.kind, image.mime, image.size_bytes, data=image.read())
-    return msgspec.structs.replace(request, image=whole)
 
 
 def _caller(row: JobRow) -> Caller:
