@@ -3,13 +3,16 @@
 InferdError
 ├── BadRequest 400            a value is wrong; `param` names the field
 │   ├── UnsupportedField      the contract has the field, this version does not honour it
-│   └── ContextLengthExceeded prompt + max_tokens do not fit the model
+│   ├── ContextLengthExceeded prompt + max_tokens do not fit the model
+│   ├── UrlNotAllowed         a URL that is not fetched, or an address that is not public
+│   └── UrlUnreadable         a URL behind which nothing could be read
 ├── Unauthorized 401          no credential, or a wrong one
 ├── PaymentRequired 402       the budget is spent
 ├── Forbidden 403             a valid credential without the right
 ├── NotFound 404              no such thing (or not yours)
 │   └── ModelNotFound
 ├── MethodNotAllowed 405
+├── FetchTimedOut 408         a URL took too long
 ├── Conflict 409
 ├── PayloadTooLarge 413
 ├── UnsupportedMediaType 415
@@ -69,6 +72,18 @@ class ContextLengthExceeded(BadRequest):
     code = "context_length_exceeded"
 
 
+class UrlNotAllowed(BadRequest):
+    """A URL that is not plain, or that leads to an address that is not public."""
+
+    code = "url_not_allowed"
+
+
+class UrlUnreadable(BadRequest):
+    """Behind a URL there was nothing to read."""
+
+    code = "url_unreadable"
+
+
 class Unauthorized(InferdError):
     """No credential, or one that is wrong, revoked or expired."""
 
@@ -103,6 +118,12 @@ class MethodNotAllowed(InferdError):
     """The path exists, the method does not."""
 
     status, code, kind = 405, "method_not_allowed", "invalid_request_error"
+
+
+class FetchTimedOut(InferdError):
+    """What a URL leads to did not come in time."""
+
+    status, code, kind = 408, "url_timeout", "invalid_request_error"
 
 
 class Conflict(InferdError):

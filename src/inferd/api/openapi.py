@@ -23,6 +23,7 @@ _REFUSALS = {
     "403": "The credential lacks the right.",
     "404": "No such model or thing.",
     "405": "The path exists, the method does not.",
+    "408": "A URL in the body could not be fetched in time.",
     "409": "The name is taken.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",

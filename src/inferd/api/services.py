@@ -7,9 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from inferd.access.fetches import Fetches
 from inferd.access.in_flight_bytes import InFlightBytes
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
+from inferd.api.address import Network
 from inferd.api.live import Live
 from inferd.api.metrics import Metrics
 from inferd.catalog.catalog import Catalog
@@ -37,7 +39,7 @@ class ApiOptions(msgspec.Struct, frozen=True):
     """How long fetching a URL may take."""
     audio_seconds_max: float = 4 * 3600
     """Longest recording."""
-    private_media: tuple[str, ...] = ()
+    private_media: tuple[Network, ...] = ()
     """Networks that are not public and may be fetched from all the same, such as 10.0.0.0/8."""
     ping_seconds: float = 5
     """Silence after which a stream gets a comment."""
@@ -65,6 +67,7 @@ class Services:
     gate: Gate
     clock: Clock
     options: ApiOptions = field(default_factory=ApiOptions)
+    fetches: Fetches = field(default_factory=Fetches)
     media_dir: Path | None = None
     """Private folder of binary input that is too large for a frame; None: all goes in frames."""
     metrics: Metrics = field(default_factory=Metrics)
