@@ -15,10 +15,6 @@ Needs torch, onnx, onnxruntime, tokenizers, pillow and fonttools, none of which 
 
 DIR of MiniLM holds model.onnx and tokenizer.json, as the card of all-MiniLM-L6-v2 pins them.
 """
-# pyright: basic
-# ruff: noqa: ANN, PLR0915
-# A script for a person with torch at hand; no part of inferd imports it.
-
 from __future__ import annotations
 
 import argparse
