@@ -88,6 +88,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes_max: Annotated[
         int, Meta(ge=1024, le=1 << 30, description="Largest request body, before and after gunzip.")
     ] = 10_000_000
+    media_bytes_max: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=1 << 30,
+            description="Largest recording or picture, and largest body of a request with one.",
+        ),
+    ] = 50_000_000
+    media_seconds_max: Annotated[
+        float, Meta(gt=0, le=600, description="How long fetching a URL of a request may take.")
+    ] = 10
+    audio_seconds_max: Annotated[float, Meta(gt=0, description="Longest recording.")] = 4 * 3600
+    private_media: Annotated[
+        str,
+        Meta(
+            description="Networks that are not public and that URLs may lead to all the same, "
+            "such as 10.0.0.0/8, with commas."
+        ),
+    ] = ""
     stall_seconds: Annotated[
         float,
         Meta(gt=0, description="A client that reads nothing of its stream for so long has left."),
@@ -264,6 +283,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     scheme, _, path = settings.database_url.partition("///")
     if settings.database_url and (scheme != "sqlite:" or not path):
         yield "database_url: only sqlite:///PATH is supported yet."
+    for network in filter(None, map(str.strip, settings.private_media.split(","))):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield f"private_media: {network} is no network such as 10.0.0.0/8."
     if settings.valkey_url:
         yield "valkey_url is not supported yet."
 

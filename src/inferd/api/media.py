@@ -17,6 +17,7 @@ import binascii
 import secrets
 from base64 import b64decode
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -86,7 +87,9 @@ class MediaDoor:
             return Media(kind, mime, len(content), data=content)
         path = folder / secrets.token_hex(16)
         self._exchange.files.append(path)
-        await asyncio.to_thread(path.write_bytes, content)
+        # It exists before anything can be cancelled, and nothing makes it once it is deleted.
+        path.touch(0o600, exist_ok=False)
+        await asyncio.to_thread(_fill, path, content)
         return Media(kind, mime, len(content), path=str(path))
 
 
@@ -106,6 +109,11 @@ async def read_with_media(
         bytes_max=bytes_max,
     )
     return body, MediaDoor(exchange, services, files)
+
+
+def _fill(path: Path, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(content)
 
 
 async def _from_base64(text: str, param: str) -> bytes:

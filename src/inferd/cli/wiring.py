@@ -12,11 +12,13 @@ from typing import TypeVar
 
 import uvloop
 
+from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
 from inferd.access.installation import installation_key
 from inferd.access.limits import Concurrency
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
+from inferd.api.address import read_networks
 from inferd.api.services import ApiOptions, Services
 from inferd.catalog.card import ModelCard
 from inferd.catalog.catalog import Catalog, load_catalog
@@ -95,8 +97,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         await prices.sync(cards.cards())
         runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
         stack.callback(shutil.rmtree, runtime, ignore_errors=True)
-        media = runtime / "media"
-        media.mkdir(mode=0o700)
+        media = _fresh_media_dir(root)
         router = Router(
             _factory(settings, files, runtime, report),
             clock,
@@ -116,6 +117,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             clock=clock,
             options=_api_options(settings),
             media_dir=media,
+            bodies=_in_flight_bytes(settings),
             blob_dir=settings.data_path / "blobs",
         )
         stack.push_async_callback(services.videos.close)
@@ -177,4 +179,23 @@ def _api_options(settings: Settings) -> ApiOptions:
         public_catalogue=not settings.is_public if public is None else public,
         share_prefix_cache=settings.share_prefix_cache,
         log_json=settings.log_format == "json",
+        media_body_bytes_max=settings.media_bytes_max,
+        media_bytes_max=settings.media_bytes_max,
+        media_seconds_max=settings.media_seconds_max,
+        audio_seconds_max=settings.audio_seconds_max,
+        private_media=read_networks(settings.private_media),
     )
+
+
+def _in_flight_bytes(settings: Settings) -> InFlightBytes:
+    """Room for the largest body, whatever the settings say."""
+    account = max(ACCOUNT_BYTES_MAX, settings.media_bytes_max, settings.body_bytes_max)
+    return InFlightBytes(account, max(ALL_BYTES_MAX, 2 * account))
+
+
+def _fresh_media_dir(root: Path) -> Path:
+    """Callers' files while their requests run. What a killed server left behind goes now."""
+    media = root / "media"
+    shutil.rmtree(media, ignore_errors=True)
+    media.mkdir(mode=0o700)
+    return media
