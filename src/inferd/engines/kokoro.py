@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
+from inferd.engines.kokoro_text import check_language, pieces
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import CHUNK_BYTES_MAX, MICRO, NOTHING, Chunk, Counted, Stopped, Usage
 from inferd.tasks.every import Event
@@ -61,10 +62,10 @@ class KokoroEngine:
         if not isinstance(request, SpeechRequest):
             raise unsupported("kokoro", request)
         assert self._loaded is not None, "nothing runs before it is loaded"
-        from inferd.engines.kokoro_model import RATE, pieces
+        from inferd.engines.kokoro_model import RATE
 
         card, model, threads = self._loaded
-        _check(request)
+        check_language(request.language, request.text)
         voice = model.voice(request.voices or (str(card.options.get("default_voice", "")),))
         texts = pieces(request.text)
         total = Usage(quantity=len(request.text) * MICRO)
@@ -143,10 +144,3 @@ class _Speech:
 def _cut(data: bytes) -> Iterator[bytes]:
     for at in range(0, len(data), CHUNK_BYTES_MAX):
         yield data[at : at + CHUNK_BYTES_MAX]
-
-
-def _check(request: SpeechRequest) -> None:
-    if request.language is not None and request.language.lower().split("-")[0] != "en":
-        raise BadRequest("This model speaks English here (en-us, en-gb).", param="language_code")
-    if not request.text.strip():
-        raise BadRequest("The text is empty.", param="input")

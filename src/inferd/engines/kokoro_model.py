@@ -7,7 +7,6 @@ The model says how long each phoneme is: that is where the times of words come f
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -27,10 +26,6 @@ PHONEMES_MAX = 510
 STYLES, STYLE_WIDTH = 510, 256
 DURATIONS = "/encoder/Clip_output_0"
 """The tensor inside the export that holds each phoneme's length in frames."""
-_SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"')\]]*\s+|\n+")
-_CLAUSE = re.compile(r"(?<=[,;:—])\s+")
-_PIECE_CHARACTERS_MAX = 300
-"""Of text without a full stop: at about one phoneme a letter well below PHONEMES_MAX."""
 
 
 class Voice(NamedTuple):
@@ -59,13 +54,14 @@ class Spoken(NamedTuple):
 
 class _Word(NamedTuple):
     text: str
-    first: int
-    last: int
-    """Indexes of its phonemes in the sequence, the begin mark counted."""
+    """Empty for marks and spaces."""
+    ids: list[int]
+    said: int
+    """How many of the ids are the word itself, not the space behind it."""
 
 
 class KokoroModel:
-    """The model, its phonemes and its voices. Thread-safe but for `phonemes`."""
+    """The model, its phonemes and its voices. Thread-safe."""
 
     def __init__(self, files: VoiceFiles, threads: int) -> None:
         self._session = open_session(files.model, threads, extra_outputs=(DURATIONS,))
@@ -91,66 +87,77 @@ class KokoroModel:
 
     def speak(self, text: str, voice: Voice, speed: float) -> Spoken:
         """One piece of text. Empty sound where there is nothing to say."""
-        ids, words = self._phonemes(text)
-        if not ids:
-            return Spoken(np.zeros(0, np.float32), ())
-        style = voice.styles[min(len(ids), STYLES - 1)]
+        sounds: list[NDArray[np.float32]] = []
+        words: list[SpokenWord] = []
+        begin = 0.0
+        for ids, part in _runs(self._phonemes(text)):
+            sound, times = self._sound(ids, voice, speed)
+            words += _timed(part, times, begin)
+            begin += len(sound) / RATE
+            sounds.append(sound)
+        return Spoken(np.concatenate(sounds) if sounds else np.zeros(0, np.float32), tuple(words))
+
+    def _sound(
+        self, ids: list[int], voice: Voice, speed: float
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Samples, and where each id ends in seconds; stretched to the length of the sound."""
         told = self._session.run(
             {
                 "tokens": np.array([[0, *ids, 0]], np.int64),
-                "style": style[None],
+                "style": voice.styles[min(len(ids), STYLES - 1)][None],
                 "speed": np.array([speed], np.float32),
             }
         )
         samples = told[0].reshape(-1).astype(np.float32)
-        return Spoken(samples, tuple(_timed(words, told[1].reshape(-1), len(samples))))
+        ends = np.cumsum(told[1].reshape(-1).astype(np.float64))
+        return samples, ends * (len(samples) / RATE / max(float(ends[-1]), 1.0))
 
-    def _phonemes(self, text: str) -> tuple[list[int], list[_Word]]:
-        ids: list[int] = []
+    def _phonemes(self, text: str) -> list[_Word]:
+        """What is said, word by word; marks and spaces belong to the word before them."""
+        try:
+            tokens = self._g2p(text)[1]
+        except Exception as error:
+            # Its errors have no common class but Exception.
+            raise BadRequest(
+                f"This cannot be read aloud: {text[:60]!r}.",
+                param="input",
+                detail=repr(error)[:300],
+            ) from error
         words: list[_Word] = []
-        for token in self._g2p(text)[1]:
+        for token in tokens:
             known = [self._ids[one] for one in token.phonemes or "" if one in self._ids]
-            if known and any(one.isalnum() for one in token.text):
-                words.append(_Word(str(token.text), len(ids) + 1, len(ids) + len(known)))
-            ids += known
-            if token.whitespace and ids:
-                ids.append(self._ids[" "])
-        return ids[:PHONEMES_MAX], [word for word in words if word.last <= PHONEMES_MAX]
+            spoken = str(token.text) if any(one.isalnum() for one in token.text) else ""
+            if token.whitespace and (known or words):
+                words.append(_Word(spoken if known else "", [*known, self._ids[" "]], len(known)))
+            elif known:
+                words.append(_Word(spoken, known, len(known)))
+        return words
 
 
-def _timed(words: list[_Word], frames: NDArray[Any], samples: int) -> Iterator[SpokenWord]:
-    """Words with times; the frames are stretched to the length that the sound came to."""
-    ends = np.cumsum(frames.astype(np.float64))
-    scale = samples / RATE / max(ends[-1], 1.0)
-    starts = ends - frames
+def _runs(words: list[_Word]) -> Iterator[tuple[list[int], list[_Word]]]:
+    """Runs of words that the model takes at once; a word that is longer is cut."""
+    ids: list[int] = []
+    held: list[_Word] = []
     for word in words:
-        start, end = float(starts[word.first] * scale), float(ends[word.last] * scale)
-        yield SpokenWord(word.text, round(start, 3), round(end, 3))
+        if ids and len(ids) + len(word.ids) > PHONEMES_MAX:
+            yield ids, held
+            ids, held = [], []
+        cut = word._replace(ids=word.ids[:PHONEMES_MAX], said=min(word.said, PHONEMES_MAX))
+        ids, held = ids + cut.ids, [*held, cut]
+        rest = word.ids[PHONEMES_MAX:]
+        for at in range(0, len(rest), PHONEMES_MAX):
+            yield ids, held
+            ids, held = rest[at : at + PHONEMES_MAX], []
+            held = [_Word("", ids, len(ids))]
+    if ids:
+        yield ids, held
 
 
-def pieces(text: str) -> list[str]:
-    """The text in pieces that are spoken one after another: sentences, or clauses of long ones."""
-    found: list[str] = []
-    for sentence in _SENTENCE.split(text):
-        found += _short(sentence.strip(), _CLAUSE)
-    return [piece for piece in found if piece]
-
-
-def _short(sentence: str, mark: re.Pattern[str] | None) -> list[str]:
-    if len(sentence) <= _PIECE_CHARACTERS_MAX:
-        return [sentence]
-    parts = mark.split(sentence) if mark else sentence.split()
-    found: list[str] = []
-    for part in parts:
-        if found and len(found[-1]) + len(part) < _PIECE_CHARACTERS_MAX:
-            found[-1] += f" {part}"
-        elif len(part) <= _PIECE_CHARACTERS_MAX:
-            found.append(part)
-        elif mark is not None:
-            found += _short(part, None)
-        else:
-            found += [
-                part[at : at + _PIECE_CHARACTERS_MAX]
-                for at in range(0, len(part), _PIECE_CHARACTERS_MAX)
-            ]
-    return found
+def _timed(words: list[_Word], ends: NDArray[np.float64], begin: float) -> Iterator[SpokenWord]:
+    """Words with times. `ends` counts the begin mark, so id number n ends at ends[n + 1]."""
+    at = 0
+    for word in words:
+        if word.text and word.said:
+            start, end = float(ends[at]), float(ends[at + word.said])
+            yield SpokenWord(word.text, round(begin + start, 3), round(begin + end, 3))
+        at += len(word.ids)
