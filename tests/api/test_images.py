@@ -93,7 +93,7 @@ async def test_pictures_have_the_size_that_was_asked_for(gate: Gateway) -> None:
     ],
 )
 async def test_it_costs_pixels_times_steps(
-    gate: Gateway, fields: dict[str, int], units: int
+    gate: Gateway, fields: dict[str, Any], units: int
 ) -> None:
     told = await draw(gate, **fields)
     entry = (await entries(gate))[-1]
