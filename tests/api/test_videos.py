@@ -1,0 +1,196 @@
+"""Films over the wire: jobs that outlive their process, and the native dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from inferd import ids
+from inferd.jobs.videos import VideoJobs
+from inferd.money import usd
+from inferd.serving.router import RouterOptions
+from inferd.storage import jobs
+from inferd.storage.rows import JobRow
+from inferd.tasks.text_to_video import VideoRequest
+from tests.gateway import Gateway, gateway
+from tests.ledger import entries
+from tests.weights import local_card
+
+MODEL = "inferd/emoji-motion"
+NATIVE = f"/v1/inference/{MODEL}"
+OPTIONS = RouterOptions(memory_bytes=1 << 33)
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    folder = tmp_path_factory.mktemp("g")
+    async with gateway(folder, local_card(MODEL), router_options=OPTIONS) as running:
+        yield running
+
+
+async def begun(gate: Gateway, **fields: Any) -> dict[str, Any]:
+    body = {"model": MODEL, "prompt": "a cat", "seconds": 1, "size": "64x64", **fields}
+    answer = await gate.client.post("/v1/videos", body)
+    assert answer.status == 200, answer.body
+    return answer.json()
+
+
+async def ended(gate: Gateway, job_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            told: dict[str, Any] = (await gate.client.get(f"/v1/videos/{job_id}")).json()
+            if told["status"] in ("succeeded", "failed"):
+                return told
+
+
+def left_behind(gate: Gateway, **fields: Any) -> JobRow:
+    """A job as a process that died leaves it."""
+    return JobRow(
+        id="videos_left",
+        account_id=gate.account_id,
+        token_id="t",
+        request_id=ids.request_id(),
+        model=fields.pop("model", MODEL),
+        request=msgspec.msgpack.encode(VideoRequest(MODEL, "a cat", seconds=0.5, **fields)),
+        status="running",
+        result=None,
+        error=None,
+        created_unix_ns=gate.services.clock.unix_ns(),
+        ended_unix_ns=None,
+    )
+
+
+async def resumed(gate: Gateway, row: JobRow) -> dict[str, Any]:
+    async with gate.services.database.writing() as connection:
+        await jobs.add(connection, row)
+    assert await gate.services.videos.resume(gate.services.catalog.serving) == 1
+    return await ended(gate, row.id)
+
+
+class TestJobs:
+    async def test_a_job_is_asked_about_until_its_film_is_there(self, gate: Gateway) -> None:
+        first = await begun(gate)
+        assert first["object"] == "video.generation.job"
+        assert first["id"].startswith("videos_")
+        assert (first["status"], first["data"], first["error"]) == ("queued", None, None)
+        early = await gate.client.get(f"/v1/videos/{first['id']}/content")
+        last = await ended(gate, first["id"])
+        assert (last["status"], last["created_at"]) == ("succeeded", first["created_at"])
+        path = f"/v1/openai/videos/{first['id']}/content?variant=video"
+        film = await gate.client.get(path)
+        assert (film.status, film.headers["content-type"]) == (200, "video/mp4")
+        assert film.body[4:8] == b"ftyp"
+        assert early.status == 409 or early.body == film.body
+        by_url = await gate.client.get("/" + last["data"][0]["url"].split("/", 3)[3])
+        assert (by_url.body, by_url.headers["content-type"]) == (film.body, "video/mp4")
+
+    async def test_it_is_billed_once_for_its_seconds(self, gate: Gateway) -> None:
+        before = len(await entries(gate))
+        await ended(gate, (await begun(gate, seconds=2))["id"])
+        new = (await entries(gate))[before:]
+        # 0.0005 dollars a second.
+        told = [(entry.unit, entry.quantity, entry.cost_nanos) for entry in new]
+        assert told == [("output_seconds", 2_000_000, 1_000_000)]
+
+    async def test_others_do_not_see_it(self, gate: Gateway) -> None:
+        job = await begun(gate)
+        async with gate.services.database.reading() as connection:
+            assert await jobs.get(connection, job["id"], "somebody else") is None
+        assert (await gate.client.get("/v1/videos/videos_none")).status == 404
+        assert (await gate.client.get(f"/v1/videos/{job['id']}/thumbnail")).status == 404
+        await ended(gate, job["id"])
+
+    async def test_what_a_dead_process_left_is_made_and_billed_once(self, tmp_path: Path) -> None:
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            row = left_behind(gate, width=64, height=64)
+            assert (await resumed(gate, row))["status"] == "succeeded"
+            assert [entry.request_id for entry in await entries(gate)] == [row.request_id]
+
+    async def test_a_film_that_was_billed_and_then_lost_is_not_billed_again(
+        self, tmp_path: Path
+    ) -> None:
+        """The process died between the entry and the row: the same work comes again."""
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            row = left_behind(gate, width=64, height=64)
+            await resumed(gate, row)
+            async with gate.services.database.writing() as connection:
+                await jobs.save(connection, msgspec.structs.replace(row, status="running"))
+            await gate.services.videos.resume(gate.services.catalog.serving)
+            assert (await ended(gate, row.id))["status"] == "succeeded"
+            assert len(await entries(gate)) == 1
+
+    async def test_a_shutdown_leaves_a_job_for_the_next_start(self, tmp_path: Path) -> None:
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            job = await begun(gate, seconds=10)
+            await gate.services.videos.close()
+            async with gate.services.database.reading() as connection:
+                left = await jobs.unfinished(connection)
+            assert [(row.id, row.status) for row in left] == [(job["id"], "queued")]
+            services = gate.services
+            again = VideoJobs(services.database, services.gate, services.blobs, services.clock)
+            assert await again.resume(services.catalog.serving) == 1
+            assert (await ended(gate, job["id"]))["status"] == "succeeded"
+            await again.close()
+
+    async def test_a_model_that_is_gone_fails_its_job(self, tmp_path: Path) -> None:
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            told = await resumed(gate, left_behind(gate, model="gone/model"))
+            assert told["status"] == "failed"
+            assert "does not exist" in told["error"]
+
+    async def test_a_film_that_fails_says_why(self, gate: Gateway) -> None:
+        told = await ended(gate, (await begun(gate, seconds=30))["id"])
+        assert (told["status"], told["data"]) == ("failed", None)
+        assert "films of 10 seconds" in told["error"]
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"seconds": 0},
+            {"seconds": 61},
+            {"size": "9x9"},
+            {"aspect_ratio": "wide"},
+            {"prompt": ""},
+            {"image_url": "AAAA"},
+            {"webhook": "https://example.com"},
+        ],
+    )
+    async def test_refusals(self, gate: Gateway, fields: dict[str, Any]) -> None:
+        body = {"model": MODEL, "prompt": "a cat", **fields}
+        answer = await gate.client.post("/v1/videos", body)
+        assert answer.status == 400
+        assert answer.json()["error"]["message"]
+
+
+class TestNative:
+    async def test_the_film_comes_under_both_names(self, gate: Gateway) -> None:
+        body = {"prompt": "a cat", "seconds": 1, "size": "64x64", "fps": 8, "seed": 3}
+        told = (await gate.client.post(NATIVE, body)).json()
+        assert told["video"] == told["video_url"]
+        head, _, text = told["video"].partition(",")
+        assert head == "data:video/mp4;base64"
+        assert b64decode(text)[4:8] == b"ftyp"
+        assert told["seed"] == 3
+        entry = (await entries(gate))[-1]
+        assert told["inference_status"]["cost"] == usd(entry.cost_nanos) == 0.0005
+
+    async def test_progress_comes_by_frame(self, gate: Gateway) -> None:
+        body = {"prompt": "a cat", "duration": 1, "size": "64x64", "fps": 8, "stream": True}
+        *steps, last = (await gate.client.post(NATIVE, body)).events()
+        assert steps == [{"progress": {"step": step, "steps": 8}} for step in range(1, 9)]
+        assert last["video"].startswith("data:video/mp4")
+
+    @pytest.mark.parametrize("fields", [{"seconds": 11}, {"fps": 0}, {"webhook": "https://x"}])
+    async def test_what_is_not_done_is_said(self, gate: Gateway, fields: dict[str, Any]) -> None:
+        answer = await gate.client.post(NATIVE, {"prompt": "a cat", **fields})
+        assert answer.status in (400, 422)
+        assert answer.json()["detail"]
