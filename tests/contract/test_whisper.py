@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ import pytest_asyncio
 from inferd.engines import whisper_model
 from inferd.engines.base import Resources
 from inferd.engines.faster_whisper import FasterWhisperEngine
+from inferd.engines.shared_decoder import SharedDecoder
 from inferd.errors import BadRequest
 from inferd.tasks.base import Counted, Stopped, Usage
 from inferd.tasks.every import Event
@@ -216,6 +218,26 @@ async def test_silence_is_left_too(engine: FasterWhisperEngine) -> None:
         if isinstance(event, Counted):
             loop.call_later(0.3, cancel.set)
     assert isinstance(events[-1], Stopped)
+
+
+async def test_short_recordings_of_several_callers_are_decoded_together(
+    engine: FasterWhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And say what each says by itself."""
+    steps: list[int] = []
+    compute: Any = vars(SharedDecoder)["_step"]
+
+    def step(decoder: SharedDecoder, batch: list[Any]) -> Any:
+        steps.append(len(batch))
+        return compute(decoder, batch)
+
+    monkeypatch.setattr(SharedDecoder, "_step", step)
+    alone = [text(await hear(engine, clip.content)) for clip in clips()]
+    assert steps == [1] * 5
+    both = await asyncio.gather(*(hear(engine, clip.content) for clip in clips()))
+    assert [text(events) for events in both] == alone
+    assert sum(steps) == 10
+    assert max(steps) > 1
 
 
 async def test_a_long_recording_does_not_block_a_short_one(engine: FasterWhisperEngine) -> None:

@@ -1,6 +1,7 @@
 """Speech recognition with faster-whisper: Whisper models in CTranslate2's format.
 
-Options of a card: `compute_type` ("int8" by default), `device` ("cpu" by default, "cuda", "auto").
+Options of a card: `compute_type` ("int8" by default), `device` ("cpu" by default, "cuda", "auto"),
+`translates` (true by default; false for a model that was not trained to).
 Its files have the names that the library expects as their roles (model.bin, config.json,
 tokenizer.json, vocabulary.txt or .json, preprocessor_config.json), or lie in one folder, `model`.
 
@@ -50,6 +51,7 @@ class FasterWhisperEngine:
         device = str(card.options.get("device", "cpu"))
         folder = resources.path("model") if "model" in resources.files else resources.folder()
         model = WhisperModel(folder, resources.threads, compute_type, device)
+        model.translates = model.multilingual and bool(card.options.get("translates", True))
         threads = ThreadPoolExecutor(card.slots, thread_name_prefix="whisper")
         self._loaded = _Loaded(model, threads)
         return Features(("automatic-speech-recognition",), card.slots, card.context_length)
@@ -95,10 +97,10 @@ class FasterWhisperEngine:
 
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
-        """The weights, twice while they are opened, and recordings of an hour in each slot."""
+        """The weights, twice while they are opened, and some hours of recordings."""
         size = sum(path.stat().st_size for path in files.values() if path.exists())
         declared = sum(file.size_bytes for file in card.files)
-        return 2 * max(size, declared) + _LIBRARIES_BYTES + card.slots * _HOUR_BYTES
+        return 2 * max(size, declared) + _LIBRARIES_BYTES + 3 * _HOUR_BYTES
 
 
 def _next(segments: Iterator[Segment]) -> Segment | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from inferd.engines.decode_audio import Samples, as_float
 from inferd.engines.mel_features import WINDOW_SECONDS, MelFeatures
+from inferd.engines.shared_decoder import SharedDecoder
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import MICRO, Usage
 from inferd.tasks.speech_recognition import Segment, SpeechFilter, TranscriptionRequest, Word
@@ -55,15 +56,19 @@ class WhisperModel:
             raise EngineFailed(
                 "The model is no Whisper model of CTranslate2.", detail=repr(error)[:500]
             ) from error
+        if self._model.model.device == "cpu":
+            storage: Any = import_module("ctranslate2").StorageView
+            self._model.model = SharedDecoder(self._model.model, storage)
         self.multilingual = bool(self._model.model.is_multilingual)
+        self.translates = self.multilingual
         self.languages: frozenset[str] = frozenset(self._model.supported_languages)
         self._vocabulary_size = int(self._model.hf_tokenizer.get_vocab_size())
 
     def check(self, request: TranscriptionRequest) -> None:
         """Raise BadRequest for what this model cannot do."""
+        if request.task == "translate" and not self.translates:
+            raise BadRequest("This model does not translate.")
         if not self.multilingual:
-            if request.task == "translate":
-                raise BadRequest("This model hears English only; it does not translate.")
             if request.language not in (None, "en"):
                 raise BadRequest("This model hears English only.", param="language")
         elif request.language is not None and request.language not in self.languages:
