@@ -16,6 +16,7 @@ import numpy as np
 from av.error import InvalidDataError
 from numpy.typing import NDArray
 
+from inferd.clock import SystemClock
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
 
@@ -62,6 +63,14 @@ CODECS = frozenset(
         "eac3",
     ]
 )
+_OPENING = {
+    "format_whitelist": ",".join(sorted(DEMUXERS)),
+    "codec_whitelist": ",".join(sorted(CODECS)),
+    "protocol_whitelist": "none",
+}
+"""Checked before a demuxer's first byte: a list of files or of URLs would open what it names."""
+DECODE_SECONDS_MAX = 120
+"""A hundredth of real time is usual."""
 RATE_MIN, RATE_MAX = 1000, 384_000
 CHANNELS_MAX = 32
 UNREADABLE = "The recording cannot be read: it is broken, or of a format that is not read here."
@@ -72,7 +81,7 @@ def decode_audio(media: Media, rate: int, seconds_max: float, param: str = "audi
     samples = bytearray()
     try:
         content = media.read()
-        with av.open(io.BytesIO(content), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(content), options=_OPENING, metadata_errors="ignore") as container:
             for piece in _pieces(container, rate, seconds_max, param):
                 samples += piece.data
     except BadRequest:
@@ -91,6 +100,25 @@ def as_float(samples: Samples) -> NDArray[np.float32]:
 
 
 def _pieces(container: Any, rate: int, seconds_max: float, param: str) -> Iterator[Samples]:
+    stream = _stream(container, param)
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+    clock = SystemClock()
+    left, deadline = int(seconds_max * rate), clock.seconds() + DECODE_SECONDS_MAX
+    for frame in _frames(container, stream):
+        if clock.seconds() > deadline:
+            raise BadRequest("The recording takes too long to decode.", param=param)
+        for resampled in resampler.resample(frame):
+            piece = np.ascontiguousarray(cast("Samples", resampled.to_ndarray()).reshape(-1))
+            left -= len(piece)
+            if left < 0:
+                raise BadRequest(
+                    f"The recording is longer than {seconds_max:g} seconds.", param=param
+                )
+            yield piece
+
+
+def _stream(container: Any, param: str) -> Any:
+    """The first sound in it, checked as far as headers go."""
     if str(container.format.name) not in DEMUXERS:
         raise BadRequest(UNREADABLE, param=param)
     if not container.streams.audio:
@@ -101,17 +129,7 @@ def _pieces(container: Any, rate: int, seconds_max: float, param: str) -> Iterat
         raise BadRequest(UNREADABLE, param=param)
     if codec.channels > CHANNELS_MAX:
         raise BadRequest(f"The recording has over {CHANNELS_MAX} channels.", param=param)
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
-    left = int(seconds_max * rate)
-    for frame in _frames(container, stream):
-        for resampled in resampler.resample(frame):
-            piece = np.ascontiguousarray(cast("Samples", resampled.to_ndarray()).reshape(-1))
-            left -= len(piece)
-            if left < 0:
-                raise BadRequest(
-                    f"The recording is longer than {seconds_max:g} seconds.", param=param
-                )
-            yield piece
+    return stream
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:

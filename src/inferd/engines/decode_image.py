@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 
 from PIL import Image, ImageFile, ImageOps
 
@@ -18,7 +19,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Pillow's readers that may see a caller's file; the rest is old, large or has had its holes."""
 PIXELS_MAX = 50_000_000
 """150 MB as RGB."""
-SIDE_MAX = 16_384
+SIDE_MIN, SIDE_MAX = 2, 16_384
+SCAN_PIXELS = 10_000
+"""What a scan costs however small it is, in pixels."""
+SCANNED_PIXELS_MAX = 4_000_000_000
+"""About six seconds of one core; a progressive picture of ten scans and 50 MP needs 0.5."""
 
 
 def decode_image(media: Media, *, param: str = "image") -> Image.Image:
@@ -26,10 +31,30 @@ def decode_image(media: Media, *, param: str = "image") -> Image.Image:
 
     Of an animation the first frame. Raises BadRequest with `param`.
     """
+    return _guarded(media, param, _rgb)
+
+
+def decode_mask(media: Media, *, param: str = "mask") -> Image.Image:
+    """Where a picture may change, white on black: its transparent pixels, or its light ones."""
+    return _guarded(media, param, _mask)
+
+
+def _guarded(
+    media: Media, param: str, decoded: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
     try:
-        return _decoded(media.read(), param)
+        with warnings.catch_warnings():
+            # What is merely odd is none of the log's business.
+            warnings.simplefilter("ignore")
+            content = media.read()
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
+            _check(picture, content, param)
+            return decoded(picture)
     except BadRequest:
         raise
+    except Image.DecompressionBombError as error:
+        # Pillow itself refuses a header with twice our limit.
+        raise _too_large(param, "far too large") from error
     except Exception as error:
         # Pillow's readers raise a dozen types on a file that is not sound.
         raise BadRequest(
@@ -37,20 +62,42 @@ def decode_image(media: Media, *, param: str = "image") -> Image.Image:
         ) from error
 
 
-def _decoded(content: bytes, param: str) -> Image.Image:
-    with warnings.catch_warnings():
-        # Pillow's own limit is below ours; what is merely odd is none of the log's business.
-        warnings.simplefilter("ignore")
-        picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = picture.size
-        if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
-            raise BadRequest(
-                f"{param} is {width} x {height} pixels; at most {SIDE_MAX} a side and "
-                f"{PIXELS_MAX // 1_000_000} million in all are read.",
-                param=param,
-            )
-        picture.load()
-        return _opaque(ImageOps.exif_transpose(picture))
+def _check(picture: Image.Image, content: bytes, param: str) -> None:
+    """The header's limits; nothing is decoded yet."""
+    width, height = picture.size
+    pixels = width * height
+    if min(width, height) < SIDE_MIN:
+        raise BadRequest(
+            f"{param} is {width} x {height} pixels; at least {SIDE_MIN} a side are read.",
+            param=param,
+        )
+    if pixels > PIXELS_MAX or max(width, height) > SIDE_MAX:
+        raise _too_large(param, f"{width} x {height} pixels")
+    if content.startswith(b"\xff\xd8"):
+        # A JPEG of 50 MB may hold half a million scans, each as dear as a whole picture.
+        scans = content.count(b"\xff\xda")
+        if scans * (pixels + SCAN_PIXELS) > SCANNED_PIXELS_MAX:
+            raise BadRequest(f"{param} has too many scans.", param=param)
+
+
+def _too_large(param: str, size: str) -> BadRequest:
+    return BadRequest(
+        f"{param} is {size}; at most {SIDE_MAX} a side and {PIXELS_MAX // 1_000_000} million "
+        "pixels in all are read.",
+        param=param,
+    )
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    return _opaque(ImageOps.exif_transpose(picture))
+
+
+def _mask(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("L")
+    alpha = picture.convert("RGBA").getchannel("A")
+    return alpha.point([255 - value for value in range(256)])
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
@@ -67,30 +114,5 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 # A file that ends early is an error, never a half grey picture.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-# PIXELS_MAX is ours to check, on the header, with a sentence of our own.
-Image.MAX_IMAGE_PIXELS = None
-
-
-def decode_mask(media: Media, *, param: str = "mask") -> Image.Image:
-    """Where a picture may change, white on black: its transparent pixels, or its light ones."""
-    try:
-        return _mask(media.read(), param)
-    except BadRequest:
-        raise
-    except Exception as error:
-        # As above.
-        raise BadRequest(
-            f"{param} is not a sound picture.", param=param, detail=repr(error)[:500]
-        ) from error
-
-
-def _mask(content: bytes, param: str) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if picture.width * picture.height > PIXELS_MAX or max(picture.size) > SIDE_MAX:
-            raise BadRequest(f"{param} has too many pixels.", param=param)
-        if not picture.has_transparency_data:
-            return picture.convert("L")
-        alpha = picture.convert("RGBA").getchannel("A")
-        return alpha.point([255 - value for value in range(256)])
+# Readers that make room for a picture at once look at this before they do.
+Image.MAX_IMAGE_PIXELS = PIXELS_MAX
