@@ -12,6 +12,7 @@ from inferd.errors import BadRequest
 
 ENGINES = {
     "conse": "inferd.engines.conse:ConseEngine",
+    "diffusers": "inferd.engines.diffusers_engine:DiffusersEngine",
     "echo": "inferd.engines.echo:EchoEngine",
     "emoji_flow": "inferd.engines.emoji_flow:EmojiFlowEngine",
     "faster_whisper": "inferd.engines.faster_whisper:FasterWhisperEngine",
@@ -37,7 +38,7 @@ def engine_class(name: str) -> type[Engine]:
 
 EXTRAS = {
     "starter": ("av", "faster_whisper", "numpy", "onnxruntime", "PIL", "sanotts", "tokenizers"),
-    "diffusers": ("diffusers", "torch"),
+    "diffusers": ("av", "diffusers", "numpy", "PIL", "torch", "transformers"),
     "transformers": ("numpy", "PIL", "torch", "transformers"),
 }
 """Extra of inferd → the modules that it brings."""
