@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.clients import fixed_host
 from tests.clients.support import openai_base, package
 from tests.clients.test_node import installed
 from tests.process import TOKEN, InferdProcess, serving
@@ -20,6 +21,7 @@ from tests.recordings import FORMATS, clips, encoded, two_cities
 from tests.weights import local_card
 
 MODEL = "openai/whisper-base"
+SCRIPTS = Path(__file__).parent / "scripts"
 TEXT = "He might even have been made amiable himself."
 
 __all__ = ["installed"]
@@ -125,13 +127,33 @@ async def test_deepinfra_for_python(server: InferdProcess) -> None:
     assert timed.segments[0]["words"]
 
 
-async def test_litellm(server: InferdProcess) -> None:
+async def test_litellm(server: InferdProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without it the import asks the network for prices.
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     litellm = package("litellm")
     with clip().open("rb") as file:
         told = await litellm.atranscription(
             model=f"openai/{MODEL}", file=file, api_key=TOKEN, api_base=openai_base(server)
         )
     assert told.text == TEXT
+
+
+async def test_huggingface_hub(
+    server: InferdProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = package("huggingface_hub.inference._providers.deepinfra")
+    if not hasattr(providers, "DeepInfraAutomaticSpeechRecognitionTask"):
+        pytest.skip("this version sends no recordings to DeepInfra")
+    monkeypatch.setenv("RECORDING", str(clip()))
+    script = SCRIPTS / "transcription_of_huggingface_hub.py"
+    try:
+        told = await fixed_host.ask(tmp_path, server.url, MODEL, script)
+    except fixed_host.Unavailable as missing:
+        pytest.skip(str(missing))
+    assert told["text"] == TEXT
+    ((chunk),) = told["chunks"]
+    assert chunk["text"].strip() == TEXT
+    assert 0 <= chunk["timestamp"][0] < chunk["timestamp"][1] <= 3.29
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="there is no npm")
