@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from inferd.api import media
 from inferd.api.address import read_networks
 from inferd.api.services import ApiOptions
 from inferd.serving.router import RouterOptions
@@ -201,17 +200,12 @@ async def test_a_url_inside_is_refused(gate: Gateway, url: str) -> None:
 
 class TestFiles:
     async def test_a_large_picture_lies_in_a_private_file_while_it_is_used(
-        self, gate: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, gate: Gateway, folder: Path
     ) -> None:
-        modes: list[int] = []
-        fill = media._fill
-
-        def watched(path: Path, content: bytes) -> None:
-            modes.append(path.stat().st_mode & 0o777)
-            fill(path, content)
-
-        monkeypatch.setattr(media, "_fill", watched)
-        assert (await post_form(gate, part('name="image"', large()))).status == 200
+        call = asyncio.ensure_future(post_form(gate, part('name="image"', large())))
+        await until(lambda: bool(private_files(folder)) or call.done())
+        modes = [path.stat().st_mode & 0o777 for path in private_files(folder)]
+        assert (await call).status == 200
         assert modes == [0o600]
 
     async def test_none_is_left_by_a_picture_that_cannot_be_decoded(
