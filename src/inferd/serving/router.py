@@ -79,6 +79,10 @@ class Router:
         self._quiet = asyncio.Event()
         self._loads = self._evictions = self._deaths = 0
 
+    def fits(self, card: ModelCard) -> bool:
+        """Alone, the model is not too large for the memory here, as far as its card tells."""
+        return card.memory_bytes <= self._policy.memory_bytes
+
     async def run(self, ask: Ask, flight: Flight) -> AsyncGenerator[Event]:
         """Wait for a slot, compute, free it. The events are the replica's.
 

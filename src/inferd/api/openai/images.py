@@ -34,7 +34,7 @@ from inferd.tasks.text_to_image import (
 )
 
 DEFAULTS = ("black-forest-labs/FLUX-1-schnell", "inferd/emoji-flow")
-"""Models for who names none: the first that can be served here."""
+"""Models for who names none: the first whose libraries and memory are here."""
 
 Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
 Count = Annotated[int, Meta(ge=1, le=IMAGES_MAX)]
@@ -191,7 +191,8 @@ def _model(services: Services, name: str | None) -> ModelCard:
             card = services.catalog.serving(default)
         except ModelNotFound:
             continue
-        if card.extra is None or extra_installed(card.extra):
+        installed = card.extra is None or extra_installed(card.extra)
+        if installed and services.router.fits(card):
             return card
     raise BadRequest("No text-to-image model is served here by default; name one.", param="model")
 
