@@ -159,7 +159,7 @@ class TestRefusals:
         ],
     )
     def test_a_block_that_is_not_text_is_named(self, role: str, block: Any, place: str) -> None:
-        with pytest.raises(UnsupportedField, match="takes text only") as caught:
+        with pytest.raises(UnsupportedField, match="are not supported") as caught:
             prompt((role, [block]))
         assert caught.value.message.startswith(f"{place}: ")
         assert repr(block["type"]) in caught.value.message or "content.0.content" in place

@@ -30,6 +30,8 @@ TOKENS_PER_MESSAGE = 16
 """Most that a chat template adds around one message; ChatML adds 5, Llama 3 adds 5 to 7."""
 TOKENS_PER_TEXT = 8
 """Most that an encoder adds around one text: BERT adds 2, RoBERTa 4 around a pair."""
+TOKENS_PER_PICTURE = 512
+"""For fairness: about what common vision models make of a picture."""
 WORK_PER_SECOND = 100
 """Tokens of a small model that weigh as much as one second of audio or computing."""
 
@@ -44,6 +46,8 @@ def most(request: Request, card: ModelCard) -> Usage:
 def _(request: TextGenerationRequest, card: ModelCard) -> Usage:
     context = card.context_length
     text = request.prompt_bytes() + card.template_allowance_tokens
+    if card.modalities:
+        text += card.media_tokens_max() * request.media_count()
     return Usage(
         min(context, text + TOKENS_PER_MESSAGE * request.message_count()),
         output_tokens=request.n * min(request.max_tokens or context, context),
@@ -116,7 +120,8 @@ def _(request: QuestionAnsweringRequest, card: ModelCard) -> Usage:
 def work_of(request: Request) -> int:
     """Estimated tokens of work, for fairness between accounts."""
     if isinstance(request, TextGenerationRequest):
-        return request.prompt_bytes() // 4 + (request.max_tokens or 256)
+        media = TOKENS_PER_PICTURE * request.media_count()
+        return request.prompt_bytes() // 4 + (request.max_tokens or 256) + media
     if isinstance(request, EmbeddingsRequest | RerankRequest):
         return 1 + request.input_bytes() // 16
     if isinstance(request, TranscriptionRequest):

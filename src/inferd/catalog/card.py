@@ -41,6 +41,7 @@ import msgspec
 from inferd.errors import BadRequest
 from inferd.money import Rate, nanos_from_usd
 from inferd.tasks.base import TASK_UNITS, TaskName, Tier, Unit
+from inferd.tasks.media import MediaKind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
@@ -48,6 +49,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
 UNITS: tuple[Unit, ...] = get_args(Unit)
+MEDIA_TOKENS = 4096
+"""The most that one picture may cost where the card's options do not say `media_tokens_max`."""
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -218,6 +221,8 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the key-value cache of a language model is kept; q8_0 halves memory and load time."""
     options: dict[str, str | int | float | bool | list[str]] = {}
     """What the engine needs to know of the model, such as its pooling; each engine says which."""
+    modalities: tuple[MediaKind, ...] = ()
+    """What a chat may hold besides text; `options.media_tokens_max` bounds the tokens of each."""
     extra: str | None = None
     """The extra of inferd that the engine needs, such as `starter`."""
     memory_bytes: int = 0
@@ -243,6 +248,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def unit_rate(self) -> Rate:
         """Of its unit; 0 for a free model."""
         return Rate(0) if self.price is None else self.price.unit_rate(self.unit())
+
+    def media_tokens_max(self) -> int:
+        """The most tokens that one picture in a chat can become."""
+        return int(str(self.options.get("media_tokens_max", MEDIA_TOKENS)))
 
     def version(self) -> str:
         """The hash of its first file: what `name:version` and `?version=` may say; "" if none."""
@@ -283,6 +292,8 @@ def _problems(card: ModelCard) -> list[str]:
     found: list[str] = []
     if not is_model_name(card.name):
         found.append(f"{card.name!r} is not a model name of the form owner/name.")
+    if card.modalities and card.task != "text-generation":
+        found.append("modalities are what a chat model takes besides text.")
     if card.price is None and not card.free:
         found.append("it has no price; say `free = true` if it costs nothing.")
     if card.slots < 1 or card.context_length < (card.unit() is None):

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inferd.catalog.card import ModelCard
+from inferd.engines import llama_media
 from inferd.engines.base import Resources
+from inferd.engines.llama_media import SeeingServer
 from inferd.engines.llama_tokens import LlamaListener
 from inferd.errors import EngineFailed
 
@@ -49,6 +51,8 @@ def load_server(card: ModelCard, resources: Resources, path: Path) -> Loaded:
         del server
         listener.path.unlink(missing_ok=True)
         server = _open(card, resources, path, batch, listener)
+    if "mmproj" in resources.files:
+        server = SeeingServer(server)
     return Loaded(server, listener)
 
 
@@ -111,11 +115,24 @@ def _parameters(
     parameters.warmup = False
     # It would shrink the context without a word when memory is short.
     parameters.fit_params = False
+    if "mmproj" in resources.files:
+        _see(parameters, card, resources.path("mmproj"))
     if card.kv_cache == "q8_0":
         parameters.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0
         parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
     parameters.verbosity = -1
     return parameters, xllamacpp
+
+
+def _see(parameters: Any, card: ModelCard, projector: Path) -> None:
+    """Take pictures as well. The tower runs on the CPU: it shares no memory with the model."""
+    parameters.mmproj.path = str(projector)
+    parameters.mmproj_use_gpu = False
+    parameters.chat_template = llama_media.TEMPLATE
+    parameters.use_jinja = True
+    if "media_tokens_max" in card.options:
+        # Of models whose pictures take more tokens the larger they are.
+        parameters.image_max_tokens = card.media_tokens_max()
 
 
 def _start(parameters: Any, xllamacpp: Any) -> LlamaServer:

@@ -6,11 +6,13 @@ import msgspec
 
 from inferd.catalog.gguf_header import GgufHeader
 from inferd.catalog.gguf_types import Array
+from inferd.engines import llama_media
 from inferd.engines.budget import context_exceeded
 from inferd.engines.chat_template import ChatTemplate
 from inferd.engines.grammar import Grammars, assemble, constraint_rule, tools_rules
 from inferd.engines.llama_choice import Chunk
 from inferd.errors import BadRequest
+from inferd.tasks.media import Media
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Prompt,
@@ -18,6 +20,7 @@ from inferd.tasks.text_generation import (
     TextGenerationRequest,
     TokenPrompt,
     ToolUse,
+    media_count,
 )
 
 TOKEN_BYTES_MAX = 256
@@ -33,13 +36,19 @@ class Prepared(msgspec.Struct, frozen=True):
     prompt: str | tuple[int, ...]
     grammar: str = ""
     in_thought: bool = False
+    pictures: tuple[str, ...] = ()
+    """Data URLs; `prompt` holds a mark for each."""
 
 
 class LlamaPrompts:
     """Prepares requests for one model."""
 
-    def __init__(self, header: GgufHeader, context_length: int) -> None:
+    def __init__(
+        self, header: GgufHeader, context_length: int, *, image_pixels_max: int | None = None
+    ) -> None:
         self._context_length = context_length
+        self._image_pixels_max = image_pixels_max
+        """None: the model does not see."""
         bos, eos = header.bos_text or "", header.eos_text or ""
         adds_bos = header.add_bos
         if adds_bos is None:
@@ -56,7 +65,8 @@ class LlamaPrompts:
 
     def prepare(self, request: TextGenerationRequest) -> Prepared:
         """Render, and compile the grammar. Blocks; raises BadRequest."""
-        prompt, in_thought = self.render(request.prompt)
+        asked, media = self._marked(request)
+        prompt, in_thought = self.render(asked)
         if not prompt:
             raise BadRequest("The prompt is empty.", param="prompt")
         self.check_size(prompt)
@@ -67,7 +77,24 @@ class LlamaPrompts:
         if grammar:
             param = "response_format" if request.constraint else "tools"
             self._grammars.check(grammar, scope=request.cache_scope, param=param)
+        if media and self._image_pixels_max is not None:
+            pictures = llama_media.data_urls(media, self._image_pixels_max)
+            return Prepared(prompt, grammar, in_thought, pictures)
         return Prepared(prompt, grammar, in_thought)
+
+    def _marked(self, request: TextGenerationRequest) -> tuple[Prompt, tuple[Media, ...]]:
+        prompt = request.prompt
+        if self._image_pixels_max is not None:
+            # llama.cpp reads nothing but text and pictures once it sees.
+            if isinstance(prompt, TokenPrompt):
+                raise BadRequest("This model takes no prompts of token ids.", param="prompt")
+            if request.echo and request.logprobs is not None:
+                raise BadRequest("This model does not score its prompt.", param="echo")
+        if not isinstance(prompt, ChatPrompt) or not media_count(prompt):
+            return prompt, ()
+        if self._image_pixels_max is None:
+            raise BadRequest("This model takes text only.", param="messages")
+        return llama_media.marked(prompt)
 
     def render(self, prompt: Prompt) -> tuple[str | tuple[int, ...], bool]:
         """The raw prompt, and whether it ends inside the model's thinking."""

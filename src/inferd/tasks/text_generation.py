@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from inferd.tasks.base import Usage
+from inferd.tasks.media import Media
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -32,6 +33,14 @@ class ToolCall(msgspec.Struct, frozen=True):
     """JSON text of an object."""
 
 
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """A picture, recording or film in a message."""
+
+    at: int
+    """It stands before this character of the message's content."""
+    media: Media
+
+
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One chat message; parts are already joined to text."""
 
@@ -42,6 +51,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     tool_call_id: str | None = None
     """In a tool's message: which call it answers."""
     reasoning_content: str | None = None
+    media: tuple[Placed, ...] = ()
+    """In the order of their places."""
 
 
 class Tool(msgspec.Struct, frozen=True):
@@ -144,9 +155,20 @@ class TextGenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag
         """UTF-8 bytes of all text in the prompt: an upper bound on its tokens, template apart."""
         return prompt_bytes(self.prompt)
 
+    def media_count(self) -> int:
+        """Number of pictures, recordings and films."""
+        return media_count(self.prompt)
+
     def message_count(self) -> int:
         """Number of chat messages, 0 for a raw prompt."""
         return len(self.prompt.messages) if isinstance(self.prompt, ChatPrompt) else 0
+
+
+def media_count(prompt: Prompt) -> int:
+    """Number of pictures, recordings and films in a prompt."""
+    if not isinstance(prompt, ChatPrompt):
+        return 0
+    return sum(len(message.media) for message in prompt.messages if message.media)
 
 
 def prompt_bytes(prompt: Prompt) -> int:

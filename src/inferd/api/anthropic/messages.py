@@ -6,9 +6,10 @@ import msgspec
 
 from inferd.api import generation, inference
 from inferd.api.anthropic.answer import MessageAnswer
-from inferd.api.anthropic.prompt import chat_prompt
+from inferd.api.anthropic.prompt import chat_prompt, media_parts
 from inferd.api.anthropic.wire import MessagesIn
 from inferd.api.exchange import Exchange
+from inferd.api.parts import NOTHING_TAKEN, Taken, take_parts
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.tasks.text_generation import Constraint, Sampling, TextGenerationRequest
@@ -19,9 +20,11 @@ _DECODER = msgspec.json.Decoder(MessagesIn)
 async def messages(exchange: Exchange, services: Services) -> None:
     """Answer one conversation."""
     wire = await inference.read(exchange, services, _DECODER)
+    models = generation.fallbacks(wire.model, wire.models)
+    taken = await take_parts(exchange, services, models, media_parts(wire))
     wish = generation.Wish(
-        models=generation.fallbacks(wire.model, wire.models),
-        request=to_request(wire),
+        models=models,
+        request=to_request(wire, taken),
         dialect="anthropic",
         streamed=bool(wire.stream),
         end_user=wire.metadata.user_id if wire.metadata else None,
@@ -35,11 +38,11 @@ async def messages(exchange: Exchange, services: Services) -> None:
     await generation.generate(exchange, services, wish, answer)
 
 
-def to_request(wire: MessagesIn) -> TextGenerationRequest:
-    """The task's request. Raises BadRequest for content that is not text."""
+def to_request(wire: MessagesIn, taken: Taken = NOTHING_TAKEN) -> TextGenerationRequest:
+    """The task's request. Raises BadRequest for what is neither text nor taken."""
     return TextGenerationRequest(
         model=wire.model,
-        prompt=chat_prompt(wire),
+        prompt=chat_prompt(wire, taken),
         max_tokens=wire.max_tokens,
         sampling=_sampling(wire),
         stop=tuple(wire.stop_sequences or ()),

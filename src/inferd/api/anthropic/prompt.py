@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -12,10 +12,12 @@ from inferd.api.anthropic.wire import (
     Block,
     CountTokensIn,
     OutputConfig,
+    Source,
     TextBlock,
     Thinking,
     Turn,
 )
+from inferd.api.parts import NOTHING_TAKEN, Content, MediaPart, Taken, moved
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.text_generation import ChatPrompt, Message, Role, Tool, ToolCall, ToolUse
 
@@ -24,7 +26,7 @@ BILLING_HEADER = "x-anthropic-billing-header:"
 means nothing to a model, and no prefix could be reused behind it, so the line is left out."""
 
 _TAKES = {
-    "user": ("text", "tool_result"),
+    "user": ("text", "image", "tool_result"),
     "assistant": ("text", "thinking", "redacted_thinking", "tool_use"),
     "system": ("text",),
 }
@@ -47,13 +49,33 @@ def own_call_id(shown: str) -> str:
     return shown
 
 
-def chat_prompt(wire: CountTokensIn) -> ChatPrompt:
+def media_parts(wire: CountTokensIn) -> Iterator[MediaPart]:
+    """The pictures in its messages."""
+    for index, turn in enumerate(wire.messages):
+        if isinstance(turn.content, list) and turn.role == "user":
+            for place, block in enumerate(turn.content):
+                if block.type == "image":
+                    yield _media_part(block.source, f"messages.{index}.content.{place}")
+
+
+def _media_part(source: Source | None, at: str) -> MediaPart:
+    if source is None or source.type not in ("base64", "url"):
+        raise UnsupportedField(
+            f"{at}.source.type is base64 or url: files are not stored here.",
+            param=f"{at}.source.type",
+        )
+    field = "url" if source.type == "url" else "data"
+    given = source.url if field == "url" else source.data
+    return MediaPart(at, "image", given, f"source.{field}")
+
+
+def chat_prompt(wire: CountTokensIn, taken: Taken = NOTHING_TAKEN) -> ChatPrompt:
     """The prompt. Raises BadRequest that names the block or tool it is about."""
     messages: list[Message] = []
     if system := _system(wire):
         messages.append(Message("system", system))
     for index, turn in enumerate(wire.messages):
-        for message in _messages(turn, f"messages.{index}"):
+        for message in _messages(turn, f"messages.{index}", taken):
             _append(messages, message)
     begun = messages[-1].role == "assistant"
     if begun and messages[-1].tool_calls:
@@ -80,11 +102,13 @@ def _append(messages: list[Message], message: Message) -> None:
         messages.append(message)
         return
     thoughts = [text for text in (last.reasoning_content, message.reasoning_content) if text]
+    text = _joined([last.content, message.content], "\n\n" if message.role == "system" else "\n")
     messages[-1] = Message(
         message.role,
-        _joined([last.content, message.content], "\n\n" if message.role == "system" else "\n"),
+        text,
         tool_calls=last.tool_calls + message.tool_calls,
         reasoning_content="\n".join(thoughts) or None,
+        media=last.media + moved(message.media, len(text) - len(message.content)),
     )
 
 
@@ -105,35 +129,45 @@ def _without_billing(text: str) -> str:
     return text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text
 
 
-def _messages(turn: Turn, at: str) -> list[Message]:
+def _messages(turn: Turn, at: str, taken: Taken) -> list[Message]:
     """Results of tools first, each a message of its own, then what else is in the turn."""
     role: Role = turn.role
     if isinstance(turn.content, str):
         return [Message(role, turn.content)]
     results: list[Message] = []
-    texts: list[str] = []
+    content = Content()
     thoughts: list[str] = []
     calls: list[ToolCall] = []
     for index, block in enumerate(turn.content):
         place = f"{at}.content.{index}"
         _check_kind(block, role, place)
-        if block.type == "text":
-            texts.append(_text(block, place))
+        if block.type in ("text", "image"):
+            _speak(content, block, place, taken)
         elif block.type == "tool_result":
             results.append(_result(block, place))
         elif block.type == "tool_use":
             calls.append(_call(block, place))
         elif block.thinking:
             thoughts.append(block.thinking)
-    if results and not texts:
+    if results and not content.text and not content.media:
         return results
     message = Message(
         role,
-        _joined(texts, "\n"),
+        content.text,
         tool_calls=tuple(calls),
         reasoning_content="\n".join(thoughts) or None,
+        media=content.media,
     )
     return [*results, message]
+
+
+def _speak(content: Content, block: Block, at: str, taken: Taken) -> None:
+    if block.type == "text":
+        content.say(_text(block, at), "\n")
+    elif at in taken:
+        content.show(taken[at])
+    else:
+        _refuse_kind(block, at)
 
 
 def _check_kind(block: Block, role: Role, at: str) -> None:
@@ -149,7 +183,7 @@ def _check_kind(block: Block, role: Role, at: str) -> None:
 
 def _refuse_kind(block: TextBlock, at: str) -> None:
     raise UnsupportedField(
-        f"{at}: Blocks of type {block.type[:40]!r} are not supported; this model takes text only.",
+        f"{at}: Blocks of type {block.type[:40]!r} are not supported here; text is.",
         param=f"{at}.type",
     )
 

@@ -22,6 +22,17 @@ TOOLS_SHOWN_MAX = 4096
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
+class Source(msgspec.Struct, frozen=True):
+    """Where a picture comes from."""
+
+    type: Annotated[str, Meta(max_length=64)] = ""
+    """base64 or url."""
+    data: str | None = None
+    url: str | None = None
+    media_type: str | None = None
+    """Not needed: what it is shows in its bytes."""
+
+
 class TextBlock(msgspec.Struct, frozen=True):
     """A piece of a system prompt or of a tool's result: text, or a kind that is refused."""
 
@@ -40,6 +51,8 @@ class Block(TextBlock, frozen=True):
     content: str | Annotated[list[TextBlock], Meta(max_length=BLOCKS_MAX)] | None = None
     """Of a tool_result."""
     is_error: bool | None = None
+    source: Source | None = None
+    """Of an image."""
     thinking: str | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -12,9 +13,11 @@ from inferd.api.exchange import Exchange
 from inferd.api.generation import template_kwargs, tool_use
 from inferd.api.openai.chat_answer import ChatAnswer, ChatHead
 from inferd.api.openai.fields import SharedFields, shared_request, stream_options, wish
+from inferd.api.parts import NOTHING_TAKEN, Content, MediaPart, Taken, take_parts
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, UnsupportedField
+from inferd.tasks.media import MediaKind
 from inferd.tasks.text_generation import (
     ChatPrompt,
     Message,
@@ -30,12 +33,32 @@ Hint = Any
 """Accepted and not needed: prefixes are cached by themselves."""
 
 
+class UrlIn(msgspec.Struct, frozen=True):
+    """Where a picture, recording or film is: http(s) or a data URL."""
+
+    url: str | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
+    """Accepted without effect, as at DeepInfra: the model decides how fine it looks."""
+
+
+class AudioIn(msgspec.Struct, frozen=True):
+    """A recording in base64."""
+
+    data: str | None = None
+    format: str | None = None
+    """Not needed: what it is shows in its bytes."""
+
+
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a message's content. Only text so far."""
+    """A piece of a message's content: text, or what the model can see or hear."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: UrlIn | str | None = None
+    audio_url: UrlIn | str | None = None
+    video_url: UrlIn | str | None = None
+    input_audio: AudioIn | None = None
     prompt_cache_breakpoint: Hint = None
     cache_control: Hint = None
 
@@ -131,7 +154,8 @@ async def chat(exchange: Exchange, services: Services) -> None:
     """Answer one chat."""
     wire = await inference.read(exchange, services, _DECODER)
     streaming = stream_options(wire)
-    request = to_request(wire)
+    models = generation.fallbacks(wire.model, wire.models)
+    request = to_request(wire, await take_parts(exchange, services, models, media_parts(wire)))
     asked = wish(wire, request)
 
     def answer(card: ModelCard) -> ChatAnswer:
@@ -153,8 +177,35 @@ async def chat(exchange: Exchange, services: Services) -> None:
     await generation.generate(exchange, services, asked, answer)
 
 
-def to_request(wire: ChatIn) -> TextGenerationRequest:
-    """The task's request. Raises BadRequest for what no text model can take."""
+_KINDS: dict[str, MediaKind] = {
+    "image_url": "image",
+    "audio_url": "audio",
+    "input_audio": "audio",
+    "video_url": "video",
+}
+
+
+def media_parts(wire: ChatIn) -> Iterator[MediaPart]:
+    """What its messages hold besides text."""
+    for index, message in enumerate(wire.messages):
+        if isinstance(message.content, list):
+            for place, part in enumerate(message.content):
+                if part.type in _KINDS and message.role == "user":
+                    yield _media_part(part, f"messages.{index}.content.{place}")
+
+
+def _media_part(part: Part, at: str) -> MediaPart:
+    kind = _KINDS[part.type]
+    if part.type == "input_audio":
+        data = part.input_audio.data if part.input_audio is not None else None
+        return MediaPart(at, kind, data, "input_audio.data")
+    given: UrlIn | str | None = getattr(part, part.type)
+    url = given.url if isinstance(given, UrlIn) else given
+    return MediaPart(at, kind, url, f"{part.type}.url")
+
+
+def to_request(wire: ChatIn, taken: Taken = NOTHING_TAKEN) -> TextGenerationRequest:
+    """The task's request. Raises BadRequest for what is neither text nor taken."""
     for name in ("functions", "function_call"):
         if getattr(wire, name):
             raise UnsupportedField(f"{name} is not supported: use tools.", param=name)
@@ -165,7 +216,7 @@ def to_request(wire: ChatIn) -> TextGenerationRequest:
             param="continue_final_message",
         )
     prompt = ChatPrompt(
-        messages=tuple(_message(m, f"messages.{i}") for i, m in enumerate(wire.messages)),
+        messages=tuple(_message(m, f"messages.{i}", taken) for i, m in enumerate(wire.messages)),
         tool_use=_tool_use(wire),
         template_kwargs=template_kwargs(wire.chat_template_kwargs, _effort(wire)),
         continue_final=continues,
@@ -210,7 +261,7 @@ def _tool_use(wire: ChatIn) -> ToolUse | None:
     return None if choice == "none" else use
 
 
-def _message(message: MessageIn, at: str) -> Message:
+def _message(message: MessageIn, at: str, taken: Taken) -> Message:
     if message.content is None and message.role != "assistant":
         raise BadRequest("content is missing.", param=f"{at}.content")
     if message.role == "tool" and message.tool_call_id is None:
@@ -223,29 +274,35 @@ def _message(message: MessageIn, at: str) -> Message:
         ToolCall(call.id, call.function.name, call.function.arguments)
         for call in message.tool_calls or ()
     )
+    content = _content(message, at, taken)
     return Message(
         role,
-        _text(message, at),
+        content if isinstance(content, str) else content.text,
         message.name,
         calls,
         message.tool_call_id,
         message.reasoning_content,
+        () if isinstance(content, str) else content.media,
     )
 
 
-def _text(message: MessageIn, at: str) -> str:
+def _content(message: MessageIn, at: str, taken: Taken) -> str | Content:
     if not isinstance(message.content, list):
         return message.content or ""
-    texts: list[str] = []
+    content = Content()
     for index, part in enumerate(message.content):
+        place = f"{at}.content.{index}"
+        if part.type in _KINDS and place in taken:
+            content.show(taken[place])
+            continue
         if part.type not in ("text", "refusal"):
             raise UnsupportedField(
-                f"Content parts of type {part.type[:40]!r} are not supported by this model, "
-                "which reads text.",
-                param=f"{at}.content.{index}.type",
+                f"Content parts of type {part.type[:40]!r} are not supported "
+                f"in messages of the role {message.role}.",
+                param=f"{place}.type",
             )
         text = part.refusal if part.type == "refusal" else part.text
         if text is None:
-            raise BadRequest("text is missing.", param=f"{at}.content.{index}.text")
-        texts.append(text)
-    return "".join(texts)
+            raise BadRequest("text is missing.", param=f"{place}.text")
+        content.say(text)
+    return content

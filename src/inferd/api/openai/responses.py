@@ -13,7 +13,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.generation import Wish
 from inferd.api.openai.responses_growth import Event, Growth
 from inferd.api.openai.responses_in import ResponseIn, refuse, sampling
-from inferd.api.openai.responses_items import to_messages
+from inferd.api.openai.responses_items import media_parts, to_messages
 from inferd.api.openai.responses_out import (
     IncompleteDetails,
     ResponseError,
@@ -22,6 +22,7 @@ from inferd.api.openai.responses_out import (
     response_usage,
 )
 from inferd.api.openai.responses_tools import tool_use
+from inferd.api.parts import NOTHING_TAKEN, Taken, take_parts
 from inferd.api.services import Services
 from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, NotFound, TooManyRequests
@@ -126,9 +127,11 @@ async def create_response(exchange: Exchange, services: Services) -> None:
     """Answer one request."""
     wire = await inference.read(exchange, services, _DECODER)
     refuse(wire)
+    models = generation.fallbacks(wire.model, wire.models)
+    taken = await take_parts(exchange, services, models, media_parts(wire))
     wish = Wish(
-        models=generation.fallbacks(wire.model, wire.models),
-        request=to_request(wire),
+        models=models,
+        request=to_request(wire, taken),
         dialect="openai",
         streamed=bool(wire.stream),
         end_user=wire.end_user,
@@ -152,11 +155,11 @@ async def stored_response(exchange: Exchange, services: Services) -> None:
     raise NotFound("There is no response of this id: responses are not stored here.")
 
 
-def to_request(wire: ResponseIn) -> TextGenerationRequest:
+def to_request(wire: ResponseIn, taken: Taken = NOTHING_TAKEN) -> TextGenerationRequest:
     """The task's request. Raises BadRequest for what cannot be honoured."""
     effort = wire.reasoning.effort if wire.reasoning is not None else None
     prompt = ChatPrompt(
-        to_messages(wire),
+        to_messages(wire, taken),
         tool_use=tool_use(wire),
         template_kwargs=generation.template_kwargs(wire.chat_template_kwargs, effort),
         continue_final=bool(wire.continue_final_message),

@@ -24,11 +24,21 @@ MetadataValue = Annotated[str, Meta(max_length=512)]
 
 
 class InputPart(msgspec.Struct, frozen=True):
-    """A piece of an item's content. Text, and a refusal of an earlier answer."""
+    """A piece of an item's content: text, a refusal of an earlier answer, a picture."""
 
     type: str = ""
     text: str | None = None
     refusal: str | None = None
+    image_url: str | None = None
+    """http(s) or a data URL."""
+    file_id: str | None = None
+    file_data: str | None = None
+    """A picture as a data URL or base64."""
+    file_url: str | None = None
+    filename: str | None = None
+    """Not needed."""
+    detail: str | None = None
+    """Without effect: the model decides how fine it looks."""
 
 
 Parts = Annotated[list[InputPart], Meta(max_length=ITEMS_MAX)]

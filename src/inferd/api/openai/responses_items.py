@@ -6,22 +6,25 @@ that stand together become one assistant message.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from inferd.api.openai.responses_in import InputItem, InputPart, ResponseIn
+from inferd.api.parts import NOTHING_TAKEN, Content, MediaPart, Taken
 from inferd.errors import BadRequest, UnsupportedField
-from inferd.tasks.text_generation import Message, ToolCall
+from inferd.tasks.text_generation import Message, Role, ToolCall
 
 _REFUSED = {
-    "input_image": "Images are not supported by this model.",
-    "input_file": "Files are not supported by this model.",
-    "input_audio": "Audio is not supported by this model.",
+    "input_image": "Images are supported in messages of the user.",
+    "input_file": "Files are supported in messages of the user, where they are pictures.",
+    "input_audio": "Audio is not supported here.",
 }
 _SPOKEN = ("input_text", "output_text", "refusal")
 _THOUGHT = ("reasoning_text", "summary_text")
 
 
-def to_messages(wire: ResponseIn) -> tuple[Message, ...]:
+def to_messages(wire: ResponseIn, taken: Taken = NOTHING_TAKEN) -> tuple[Message, ...]:
     """Instructions and input as messages. Raises BadRequest with the path of what is wrong."""
-    conversation = _Conversation()
+    conversation = _Conversation(taken)
     if wire.instructions:
         conversation.messages.append(Message("system", wire.instructions))
     if isinstance(wire.input, str):
@@ -36,7 +39,8 @@ def to_messages(wire: ResponseIn) -> tuple[Message, ...]:
 class _Conversation:
     """Messages so far, and an assistant's turn that may go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Taken) -> None:
+        self._taken = taken
         self.messages: list[Message] = []
         self._texts: list[str] = []
         self._thoughts: list[str] = []
@@ -81,14 +85,20 @@ class _Conversation:
             raise BadRequest("role is missing.", param=f"{at}.role")
         if item.content is None:
             raise BadRequest("content is missing.", param=f"{at}.content")
-        text = _text(item.content, f"{at}.content", _SPOKEN)
         if item.role == "assistant":
+            text = _text(item.content, f"{at}.content", _SPOKEN)
             self._in_turn = True
             self._texts.append(text)
             return
-        self.close()
         # OpenAI's newer name for system.
-        self.messages.append(Message("system" if item.role == "developer" else item.role, text))
+        role: Role = "system" if item.role == "developer" else item.role
+        if isinstance(item.content, str):
+            message = Message(role, item.content)
+        else:
+            content = _content(item.content, f"{at}.content", _SPOKEN, self._taken)
+            message = Message(role, content.text, media=content.media)
+        self.close()
+        self.messages.append(message)
 
     def _reasoning(self, item: InputItem, at: str) -> None:
         if item.content:
@@ -122,18 +132,49 @@ class _Conversation:
         self.messages.append(Message("tool", text, tool_call_id=item.call_id))
 
 
+def media_parts(wire: ResponseIn) -> Iterator[MediaPart]:
+    """The pictures in messages of the input."""
+    if isinstance(wire.input, str):
+        return
+    for index, item in enumerate(wire.input):
+        if isinstance(item.content, list) and item.role == "user":
+            for place, part in enumerate(item.content):
+                if part.type in ("input_image", "input_file"):
+                    yield _media_part(part, f"input.{index}.content.{place}")
+
+
+def _media_part(part: InputPart, at: str) -> MediaPart:
+    if part.file_id is not None:
+        raise UnsupportedField(
+            "Files are not stored here: there are no ids.", param=f"{at}.file_id"
+        )
+    if part.type == "input_image":
+        return MediaPart(at, "image", part.image_url, "image_url")
+    if part.file_url is not None:
+        return MediaPart(at, "image", part.file_url, "file_url")
+    return MediaPart(at, "image", part.file_data, "file_data")
+
+
 def _text(content: str | list[InputPart], at: str, kinds: tuple[str, ...]) -> str:
     if isinstance(content, str):
         return content
-    texts: list[str] = []
-    for index, part in enumerate(content):
+    return _content(content, at, kinds, NOTHING_TAKEN).text
+
+
+def _content(parts: list[InputPart], at: str, kinds: tuple[str, ...], taken: Taken) -> Content:
+    content = Content()
+    for index, part in enumerate(parts):
+        place = f"{at}.{index}"
+        if place in taken:
+            content.show(taken[place])
+            continue
         if part.type not in kinds:
             shown = f"Content parts of type {part.type[:40]!r} are not supported here."
             sentence = _REFUSED.get(part.type, shown)
-            raise UnsupportedField(sentence, param=f"{at}.{index}.type")
+            raise UnsupportedField(sentence, param=f"{place}.type")
         name = "refusal" if part.type == "refusal" else "text"
         text: str | None = getattr(part, name)
         if text is None:
-            raise BadRequest(f"{name} is missing.", param=f"{at}.{index}.{name}")
-        texts.append(text)
-    return "".join(texts)
+            raise BadRequest(f"{name} is missing.", param=f"{place}.{name}")
+        content.say(text)
+    return content
