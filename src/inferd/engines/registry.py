@@ -22,6 +22,7 @@ ENGINES = {
     "onnx_classifier": "inferd.engines.onnx_classifier:OnnxClassifierEngine",
     "onnx_cross_encoder": "inferd.engines.onnx_cross_encoder:OnnxCrossEncoderEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
+    "smolcaption": "inferd.engines.smolcaption:SmolcaptionEngine",
     "transformers": "inferd.engines.transformers_engine:TransformersEngine",
     "xllamacpp": "inferd.engines.xllamacpp:XllamacppEngine",
 }
