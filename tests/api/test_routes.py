@@ -12,7 +12,7 @@ from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
 from tests.gateway import Client, Gateway, gateway
 
-PUBLIC = {"/health", "/cli/version"}
+PUBLIC = {"/health", "/cli/version", "/v1/images/{rest}"}
 CATALOGUE = {
     "/v1/openai/models",
     "/v1/models",

@@ -143,7 +143,13 @@ def faults_of(shape: Shape, status: int, body: bytes) -> list[str]:
     if not isinstance(told, dict):
         return [f"no object: {body[:80]!r}"]
     shown = cast("Json", told)
-    sound = {"openai": _openai, "anthropic": _anthropic, "native": _native, "plain": _plain}
+    sound = {
+        "openai": _openai,
+        "anthropic": _anthropic,
+        "native": _native,
+        "elevenlabs": _elevenlabs,
+        "plain": _plain,
+    }
     return [] if sound[shape](shown, status) else [f"not of the shape {shape}: {body[:160]!r}"]
 
 
@@ -155,6 +161,11 @@ def _openai(told: Json, status: int) -> bool:
 def _anthropic(told: Json, status: int) -> bool:
     error: Json = told.get("error") or {}
     return told.get("type") == "error" and {"type", "message"} == error.keys()
+
+
+def _elevenlabs(told: Json, status: int) -> bool:
+    detail: Json = told.get("detail") or {}
+    return {"status", "message", "error"} == detail.keys()
 
 
 def _native(told: Json, status: int) -> bool:

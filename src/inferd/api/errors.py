@@ -9,7 +9,7 @@ import msgspec
 
 from inferd.errors import BadRequest, InferdError, NotFound
 
-Shape = Literal["openai", "native", "anthropic"]
+Shape = Literal["openai", "native", "anthropic", "elevenlabs"]
 """Which envelope a route speaks (deepinfra-api 1.7): B for OpenAI routes, A and C elsewhere."""
 
 
@@ -36,11 +36,18 @@ def render(error: InferdError, shape: Shape) -> tuple[int, bytes, list[tuple[byt
         return error.status, msgspec.json.encode({"detail": error.message}), headers
     if shape == "openai":
         return error.status, msgspec.json.encode({"error": openai_error(error)}), headers
+    if shape == "elevenlabs":
+        return error.status, msgspec.json.encode({"detail": elevenlabs_detail(error)}), headers
     if isinstance(error, FieldInvalid):
         path = [part for part in (error.param or "").split(".") if part]
         item = {"type": "value_error", "loc": ["body", *path], "msg": error.message}
         return 422, msgspec.json.encode({"detail": [item]}), headers
     return error.status, msgspec.json.encode({"detail": {"error": error.message}}), headers
+
+
+def elevenlabs_detail(error: InferdError) -> dict[str, str]:
+    """ElevenLabs' `status` and `message`, and DeepInfra's `error` beside them."""
+    return {"status": error.code, "message": error.message, "error": error.message}
 
 
 def stream_event(error: InferdError) -> bytes:

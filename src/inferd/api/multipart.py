@@ -55,7 +55,9 @@ def decode_form(body: bytes, content_type: bytes, struct: type[T]) -> T:
     """The form as a Struct; files are refused where text is expected."""
     decoded, files = decode_form_with_files(body, content_type, struct)
     if files:
-        raise BadRequest("This form takes no files.")
+        found = msgspec.structs.asdict(decoded).items()
+        param = next((name for name, value in found if FILE_MARK in str(value)), None)
+        raise FieldInvalid(f"{param or 'A field'}: Expected text.", param=param)
     return decoded
 
 

@@ -15,6 +15,7 @@ _ERRORS: dict[Shape, str] = {
     "openai": "OpenAIError",
     "native": "NativeError",
     "anthropic": "AnthropicError",
+    "elevenlabs": "ElevenLabsError",
 }
 _REFUSALS = {
     "400": "A value is wrong, or a field is not supported.",
@@ -34,6 +35,17 @@ _REFUSALS = {
     "503": "Not now; see Retry-After.",
 }
 _SCHEMAS: Json = {
+    "ElevenLabsError": {
+        "type": "object",
+        "required": ["detail"],
+        "properties": {
+            "detail": {
+                "type": "object",
+                "required": ["status", "message"],
+                "properties": {"status": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
     "AnthropicError": {
         "type": "object",
         "required": ["type", "error"],

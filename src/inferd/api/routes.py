@@ -106,6 +106,8 @@ def shape_of(path: str) -> Shape:
     """The error envelope of a path that may not even exist."""
     if path.startswith("/anthropic"):
         return "anthropic"
+    if path.startswith(("/v1/text-to-speech", "/v1/voices")):
+        return "elevenlabs"
     return "openai" if path.startswith(_OPENAI) else "native"
 
 

@@ -86,7 +86,7 @@ def _images() -> list[Route]:
 
 
 def _elevenlabs() -> list[Route]:
-    shape, path = "native", "/v1/voices"
+    shape, path = "elevenlabs", "/v1/voices"
     speak = "Speak a text, as ElevenLabs' clients ask; …/stream too"
     return [
         Route(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from inferd.catalog.shelf import wheels
 from inferd.cli import data_dir
 from inferd.cli.flags import Config, DataDir
 from inferd.errors import InferdError
@@ -19,6 +20,7 @@ from inferd.settings import Settings, load
 
 DISK_BYTES_MIN = 2_000_000_000
 MEMORY_BYTES_MIN = 2_000_000_000
+NPM_SECONDS_MAX = 10
 
 
 def doctor(data_dir: DataDir = None, config: Config = None) -> None:
@@ -112,8 +114,24 @@ def _models(settings: Settings) -> Iterator[str]:
     from inferd.cli import wiring
 
     files = wiring.store(settings)
+    wanting: list[str] = []
     # A catalogue that cannot be read has been told among what is broken.
     with _told():
         for card in wiring.catalog(settings).cards():
             if card.model_server is None and not files.installed(card):
                 yield f"{card.name} is not fetched yet; its first call fetches it."
+                if any(wheel.registry == "npm" for wheel in wheels(card.files)):
+                    wanting.append(card.name)
+    if wanting:
+        yield from _npm(settings, ", ".join(wanting))
+
+
+def _npm(settings: Settings, names: str) -> Iterator[str]:
+    from inferd.catalog.sources.npm import NpmRegistry
+    from inferd.cli import wiring
+
+    registry = NpmRegistry(settings.npm_registry_url or None, pause_seconds=0)
+    with _told() as sentences:
+        wiring.run_async(registry.ping(NPM_SECONDS_MAX))
+    for sentence in sentences:
+        yield f"{sentence} Files of {names} come from there."

@@ -31,15 +31,28 @@ def list_models(data_dir: DataDir = None, config: Config = None) -> None:
     states = _states(settings)
     files = wiring.store(settings)
     table = Table(box=None, pad_edge=False)
-    for title in ("model", "task", "context", "on disk", "state", "usd per million in/out"):
+    for title in ("model", "task", "context", "on disk", "state", "usd"):
         table.add_column(title)
     for card in wiring.catalog(settings).cards():
         size = f"{files.size_bytes(card) / 1e6:.0f} MB" if files.installed(card) else "-"
         size = "remote" if card.model_server else size
-        price = f"{card.price.input} / {card.price.output}" if card.price else "free"
+        price = _short_price(card)
         state = states.get(card.name, "-")
-        table.add_row(card.name, card.task, str(card.context_length), size, state, price)
+        context = str(card.context_length or "-")
+        table.add_row(card.name, card.task, context, size, state, price)
     show_table(table)
+
+
+def _short_price(card: ModelCard) -> str:
+    """Per million tokens in and out, or what the task's own unit costs."""
+    if card.price is None:
+        return "free"
+    unit = card.unit()
+    if unit is None:
+        return f"{card.price.input} / {card.price.output} per million tokens"
+    quote = card.price.units().get(unit, "0")
+    named = {"input_characters": "million characters", "image_units": "image unit"}
+    return f"{quote} per {named.get(unit, unit.replace('_', ' ').removesuffix('s'))}"
 
 
 def _states(settings: Settings) -> dict[str, str]:

@@ -94,7 +94,7 @@ class LocalReplica:
         self._starting: asyncio.Task[ReplicaFacts] | None = None
         self._stopping = False
         self._private_dir: Path | None = None
-        self._progress = "Waiting to load"
+        self._progress = f"Waiting to load {card.name}"
 
     @property
     def died(self) -> asyncio.Future[str]:

@@ -14,7 +14,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
 from inferd.api.spoken import RawAudio, voices
-from inferd.errors import BadRequest, NotFound
+from inferd.errors import BadRequest, NotFound, UnsupportedField
 from inferd.tasks.text_to_speech import AudioFormat, SpeechRequest
 
 MODEL_DEFAULT = "hexgrad/Kokoro-82M"
@@ -38,6 +38,9 @@ class ElevenLabsSpeechIn(msgspec.Struct, frozen=True, kw_only=True):
     language_code: Annotated[str, Meta(max_length=32)] | None = None
     voice_settings: VoiceSettings | None = None
     seed: Any = None
+    """Refused, like the two below: they would have to change what is heard."""
+    pronunciation_dictionary_locators: Any = None
+    audio_effects: Any = None
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -55,6 +58,9 @@ async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
     if slash and more != "stream":
         raise NotFound("Not Found")
     body = await inference.read(exchange, services, _DECODER)
+    for name in ("seed", "pronunciation_dictionary_locators", "audio_effects"):
+        if getattr(body, name):
+            raise UnsupportedField(f"{name} is not supported by this model.", param=name)
     query = parse_qs(exchange.query.decode("latin-1"))
     wanted = _wanted(query.get("output_format", [body.output_format or "wav"])[0])
     card = inference.find_model(services, body.model_id or MODEL_DEFAULT, "text-to-speech")

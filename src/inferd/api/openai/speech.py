@@ -14,7 +14,7 @@ from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
 from inferd.api.spoken import RawAudio, voices
-from inferd.errors import InferdError
+from inferd.errors import InferdError, UnsupportedField
 from inferd.money import usd
 from inferd.tasks.base import Chunk
 from inferd.tasks.every import Ending, Event
@@ -77,6 +77,7 @@ async def speech(exchange: Exchange, services: Services) -> None:
     body = await inference.read(exchange, services, _DECODER)
     card = inference.find_model(services, body.model, "text-to-speech")
     audio_format: AudioFormat = body.response_format or "wav"
+    _check(body)
     voice = body.voice.id if isinstance(body.voice, VoiceRef) else body.voice
     request = SpeechRequest(
         model=card.name,
@@ -100,6 +101,19 @@ async def speech(exchange: Exchange, services: Services) -> None:
         await single.answer(exchange, services, order, _Events(), "events")
     else:
         await single.answer(exchange, services, order, RawAudio(audio_format), "bytes")
+
+
+def _check(body: SpeechIn) -> None:
+    if body.instructions:
+        raise UnsupportedField(
+            "No model here takes instructions on how to speak; choose a voice and a speed.",
+            param="instructions",
+        )
+    if body.extra_body:
+        raise UnsupportedField(
+            f"extra_body has no field {next(iter(body.extra_body))[:64]!r} here.",
+            param="extra_body",
+        )
 
 
 class _Events:

@@ -54,6 +54,15 @@ class NpmRegistry(PackageRegistry):
             ) from error
         return Link(Path(found.dist.tarball).name, found.dist.tarball)
 
+    async def ping(self, seconds_max: float) -> None:
+        """Raise Unavailable when the registry does not answer within some seconds."""
+        try:
+            async with asyncio.timeout(seconds_max):
+                await _page(await self.site(), "/-/ping")
+        except (TransferFailed, TimeoutError) as error:
+            reason = str(error) or "it does not answer"
+            raise Unavailable(f"npm's registry cannot be reached: {reason}.") from error
+
     async def configured_url(self) -> str:
         """What npm says, or its settings file where there is no npm."""
         return await configured_npm_url()
