@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-speech-recognition clean
+.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-speech-recognition clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
@@ -55,6 +55,9 @@ bench-embeddings: .venv/developing
 
 bench-engine: .venv/developing
 	$(BIN)/python benchmarks/engine/run.py
+
+bench-images: .venv/developing
+	$(BIN)/python benchmarks/images/run.py
 
 bench-speech-recognition: .venv/developing
 	$(BIN)/python benchmarks/speech_recognition/run.py

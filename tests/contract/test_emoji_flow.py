@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 async def loaded(card: ModelCard, folder: Path) -> EmojiFlowEngine:
     files = {file.role: str(getattr(file.source, "path", "")) for file in card.files}
     engine = EmojiFlowEngine()
-    features = await asyncio.to_thread(engine.load, card, Resources(files, 1, str(folder)))
+    features = await asyncio.to_thread(engine.load, card, Resources(files, 2, str(folder)))
     assert features.tasks == (card.task,)
     return engine
 

@@ -4,8 +4,9 @@ Options of a card: `steps`, `guidance`, `strength` (of a picture to start from),
 `seconds`, `seconds_max`, `frames_per_second`, `side`. Files: `velocity` and `decoder` (ONNX),
 `text_model` and `tokenizer` (all-MiniLM-L6-v2).
 
-One thread computes the steps of all requests in turns, so that a long one does not hold up a
-short one, and a request that is cancelled stops at its next step.
+The networks are small, so each core computes steps of a request of its own rather than a share of
+one step. Requests take turns at each step: a long one does not hold up a short one, and one that
+is cancelled stops at its next step.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MORPH = "->"
 class _Loaded(NamedTuple):
     card: ModelCard
     model: EmojiModel
-    thread: ThreadPoolExecutor
+    threads: ThreadPoolExecutor
 
 
 class _Start(NamedTuple):
@@ -59,8 +60,8 @@ class EmojiFlowEngine:
         """Open the networks."""
         from inferd.engines.emoji_model import EmojiModel
 
-        thread = ThreadPoolExecutor(1, thread_name_prefix="emoji")
-        self._loaded = _Loaded(card, EmojiModel(resources), thread)
+        threads = ThreadPoolExecutor(resources.threads, thread_name_prefix="emoji")
+        self._loaded = _Loaded(card, EmojiModel(resources), threads)
         return Features((card.task,), card.slots, card.context_length)
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
@@ -76,9 +77,9 @@ class EmojiFlowEngine:
             yield event
 
     async def close(self) -> None:
-        """Let the running step end."""
+        """Let the running steps end."""
         if self._loaded is not None:
-            self._loaded.thread.shutdown(wait=False, cancel_futures=True)
+            self._loaded.threads.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
@@ -94,10 +95,10 @@ async def _draw(
     from inferd.engines.decode_image import decode_image
     from inferd.engines.encode_image import MIMES, encode_image
 
-    _, model, thread = loaded
+    _, model, threads = loaded
     loop = asyncio.get_running_loop()
     steps, most = _steps(loaded.card, request)
-    steering = await loop.run_in_executor(thread, _steering, loaded, request)
+    steering = await loop.run_in_executor(threads, _steering, loaded, request)
     source = None
     if request.image is not None:
         source = await asyncio.to_thread(decode_image, request.image)
@@ -113,11 +114,11 @@ async def _draw(
                 return
             here = max(t, step / steps)
             length = (step + 1) / steps - here
-            z = await loop.run_in_executor(thread, model.step, z, here, length, steering)
+            z = await loop.run_in_executor(threads, model.step, z, here, length, steering)
             done += 1
             yield Progress(Usage(quantity=most * done // total), done, total)
         done = (index + 1) * steps
-        picture = await loop.run_in_executor(thread, _finished, model, z, request, source)
+        picture = await loop.run_in_executor(threads, _finished, model, z, request, source)
         data = await asyncio.to_thread(encode_image, picture, request.image_format)
         usage = Usage(quantity=most * done // total)
         for at in range(0, len(data), CHUNK_BYTES_MAX):
@@ -170,11 +171,11 @@ async def _film(
 ) -> AsyncGenerator[Event]:
     from inferd.engines.encode_video import MIME, encode_video
 
-    card, _, thread = loaded
+    card, _, threads = loaded
     loop = asyncio.get_running_loop()
     shape = _shape(card, request)
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed % 2**64
-    first, second = await loop.run_in_executor(thread, _meanings, loaded, request)
+    first, second = await loop.run_in_executor(threads, _meanings, loaded, request)
     most = round(shape.seconds * MICRO)
     yield Counted(Usage(quantity=most))
     pictures: list[Image.Image] = []
@@ -185,7 +186,7 @@ async def _film(
         angle = 2 * math.pi * index / shape.frames
         pictures.append(
             await loop.run_in_executor(
-                thread, _frame, loaded, (first, second), _Moment(seed, angle, shape)
+                threads, _frame, loaded, (first, second), _Moment(seed, angle, shape)
             )
         )
         usage = Usage(quantity=most * (index + 1) // shape.frames)

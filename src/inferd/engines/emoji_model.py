@@ -39,11 +39,11 @@ class EmojiModel:
     """Blocks; may be called from several threads."""
 
     def __init__(self, resources: Resources) -> None:
-        threads = resources.threads
-        self._velocity = open_session(resources.path("velocity"), threads)
-        self._decoder = open_session(resources.path("decoder"), threads)
+        # One thread each: the engine computes several steps side by side.
+        self._velocity = open_session(resources.path("velocity"), 1)
+        self._decoder = open_session(resources.path("decoder"), 1)
         self._words = EncoderModel(
-            resources.path("text_model"), resources.path("tokenizer"), "mean", threads
+            resources.path("text_model"), resources.path("tokenizer"), "mean", 1
         )
         self._mean = self._decode(np.zeros((1, LATENT), np.float32))[0]
         self._basis = self._measured_basis()
