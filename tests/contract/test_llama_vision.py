@@ -54,7 +54,7 @@ def colour(name: str, side: int = 64) -> Media:
 
 def asking(*pictures: Media, text: str = QUESTION, **fields: Any) -> TextGenerationRequest:
     message = Message("user", text, media=tuple(Placed(0, one) for one in pictures))
-    asked = {"max_tokens": 8, "sampling": GREEDY, **fields}
+    asked: dict[str, Any] = {"max_tokens": 8, "sampling": GREEDY, **fields}
     return TextGenerationRequest("test/seeing", ChatPrompt((message,)), **asked)
 
 

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -42,8 +42,6 @@ LABELS = 2
 CLASSIFIER_BYTES = 300 << 20
 """Decoded pictures and the classifier's activations."""
 
-R = TypeVar("R", TextGenerationRequest, TokenizeRequest)
-
 
 class SmolcaptionEngine:
     """A classifier and a language model."""
@@ -60,21 +58,19 @@ class SmolcaptionEngine:
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Look at the pictures, then chat. All that is counted is text that the model reads."""
-        if isinstance(request, TextGenerationRequest | TokenizeRequest):
-            if media_count(request.prompt):
-                told = await self._told(request, cancel)
-                if told is None:
-                    yield Stopped(NOTHING)
-                    return
-                request = told
+        shows = isinstance(request, TextGenerationRequest | TokenizeRequest)
+        if shows and isinstance(request.prompt, ChatPrompt) and media_count(request.prompt):
+            told = await self._told(request.prompt, cancel)
+            if told is None:
+                yield Stopped(NOTHING)
+                return
+            request = msgspec.structs.replace(request, prompt=told)
         async with aclosing(self._chat.run(request, cancel)) as events:
             async for event in events:
                 yield event
 
-    async def _told(self, request: R, cancel: asyncio.Event) -> R | None:
-        """The request with words for its pictures; None when it was cancelled."""
-        prompt = request.prompt
-        assert isinstance(prompt, ChatPrompt), "only chats have pictures"
+    async def _told(self, prompt: ChatPrompt, cancel: asyncio.Event) -> ChatPrompt | None:
+        """The prompt with words for its pictures; None when it was cancelled."""
         if self._describe is None:
             raise EngineFailed("The model is not loaded.")
         messages: list[Message] = []
@@ -86,8 +82,7 @@ class SmolcaptionEngine:
                     return None
             content = with_texts(message, texts)
             messages.append(msgspec.structs.replace(message, content=content, media=()))
-        shown = msgspec.structs.replace(prompt, messages=tuple(messages))
-        return msgspec.structs.replace(request, prompt=shown)
+        return msgspec.structs.replace(prompt, messages=tuple(messages))
 
     async def close(self) -> None:
         """Stop everything that runs."""
