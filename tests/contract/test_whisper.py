@@ -232,11 +232,12 @@ async def test_short_recordings_of_several_callers_are_decoded_together(
         return compute(decoder, batch)
 
     monkeypatch.setattr(SharedDecoder, "_step", step)
-    alone = [text(await hear(engine, clip.content)) for clip in clips()]
-    assert steps == [1] * 5
-    both = await asyncio.gather(*(hear(engine, clip.content) for clip in clips()))
+    short = [clip.content for clip in clips()[2:]]
+    alone = [text(await hear(engine, content)) for content in short]
+    assert steps == [1] * 3
+    both = await asyncio.gather(*(hear(engine, content) for content in short))
     assert [text(events) for events in both] == alone
-    assert sum(steps) == 10
+    assert sum(steps) == 6
     assert max(steps) > 1
 
 
