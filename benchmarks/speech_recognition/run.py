@@ -27,6 +27,7 @@ from tests.process import serving  # noqa: E402
 from tests.recordings import clips, joined, two_cities  # noqa: E402
 from tests.weights import local_card  # noqa: E402
 
+from benchmarks.embeddings.run import cpu_seconds, resident_mb  # noqa: E402
 from benchmarks.gateway.run import machine  # noqa: E402
 from inferd.engines.base import Resources  # noqa: E402
 
@@ -94,20 +95,21 @@ def scenarios(client: httpx.AsyncClient, bare: Bare) -> dict[str, tuple[float, W
     }
 
 
-async def compare(seconds: float, bare: Way, inferd: Way) -> dict[str, float]:
-    """Real-time factors: time to hear over time of the sound."""
-    pairs: list[tuple[float, float]] = []
+async def compare(pid: int, seconds: float, bare: Way, inferd: Way) -> dict[str, float]:
+    """Real-time factors: time to hear over time of the sound; and the same of CPU time."""
+    rounds: list[list[float]] = []
     for _ in range(ROUNDS):
         took: list[float] = []
-        for way in (bare, inferd):
-            began = time.perf_counter()
+        for way, process in ((bare, os.getpid()), (inferd, pid)):
+            cpu, began = cpu_seconds(process), time.perf_counter()
             await way()
-            took.append((time.perf_counter() - began) / seconds)
-        pairs.append((took[0], took[1]))
+            took += [time.perf_counter() - began, cpu_seconds(process) - cpu]
+        rounds.append([one / seconds for one in took])
     return {
-        "bare RTF": round(statistics.median(one for one, _ in pairs), 4),
-        "inferd RTF": round(statistics.median(other for _, other in pairs), 4),
-        "ratio": round(statistics.median(one / other for one, other in pairs), 3),
+        "bare RTF": round(statistics.median(one for one, _, _, _ in rounds), 4),
+        "inferd RTF": round(statistics.median(one for _, _, one, _ in rounds), 4),
+        "ratio": round(statistics.median(one / other for one, _, other, _ in rounds), 3),
+        "CPU ratio": round(statistics.median(one / other for _, one, _, other in rounds), 3),
     }
 
 
@@ -132,12 +134,6 @@ async def between(client: httpx.AsyncClient) -> dict[str, float]:
     }
 
 
-def resident_mb(pid: int) -> float:
-    """Of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return round(int(status.split("VmRSS:")[1].split()[0]) / 1000, 1)
-
-
 async def main() -> None:
     """Measure, print, keep."""
     # As a worker has it; OpenMP reads it when it is loaded, which is later.
@@ -152,12 +148,12 @@ async def main() -> None:
             await asyncio.to_thread(bare.hear, clips()[0].content, "en")
             memory = {"worker after one clip MB": resident_mb(await server.worker_pid(MODEL))}
             rows: list[dict[str, Any]] = [
-                {"scenario": name, **await compare(*scenario)}
+                {"scenario": name, **await compare(server.pid, *scenario)}
                 for name, scenario in scenarios(client, bare).items()
             ]
             told = await between(client)
             memory["worker at the end MB"] = resident_mb(await server.worker_pid(MODEL))
-    print("| scenario | bare RTF | inferd RTF | ratio |\n|---|---|---|---|")
+    print("| scenario | bare RTF | inferd RTF | ratio | CPU ratio |\n|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     print(json.dumps(told | memory, indent=1))
