@@ -19,7 +19,7 @@ MODEL = "test/model"
 
 Json = dict[str, Any]
 
-Shape = Literal["openai", "native", "anthropic", "plain"]
+Shape = Literal["openai", "native", "anthropic", "elevenlabs", "plain"]
 
 CHAT = "/v1/openai/chat/completions"
 COMPLETIONS = "/v1/completions"
