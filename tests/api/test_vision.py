@@ -54,6 +54,27 @@ def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
+async def by_anthropic(seeing: Gateway) -> tuple[str, int]:
+    """What Anthropic's dialect says of the coffee, and counts."""
+    source = {"type": "base64", "media_type": "image/png", "data": base64_of("coffee.png")}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": QUESTION}]
+    asked = {"model": MODEL, "messages": [{"role": "user", "content": content}]}
+    counted = await seeing.client.post("/anthropic/v1/messages/count_tokens", asked)
+    fields = {"max_tokens": 24, "temperature": 0}
+    answer = (await seeing.client.post("/anthropic/v1/messages", asked | fields)).json()
+    assert counted.json()["input_tokens"] == answer["usage"]["input_tokens"]
+    return answer["content"][0]["text"], answer["usage"]["input_tokens"]
+
+
+async def by_responses(seeing: Gateway) -> tuple[str, int]:
+    """What the Responses API says of it."""
+    part = {"type": "input_image", "image_url": data_url("coffee.png")}
+    item = {"role": "user", "content": [part, {"type": "input_text", "text": QUESTION}]}
+    asked = {"model": MODEL, "input": [item], "max_output_tokens": 24, "temperature": 0}
+    answer = (await seeing.client.post("/v1/responses", asked)).json()
+    return answer["output"][0]["content"][0]["text"], answer["usage"]["input_tokens"]
+
+
 class TestAnswers:
     async def test_the_answer_is_about_the_picture_in_every_dialect(self, seeing: Gateway) -> None:
         """And a stream says what the plain body says, with the same usage."""
@@ -68,27 +89,8 @@ class TestAnswers:
         assert "".join(pieces) == said
         usage = plain["usage"]
         assert events[-1]["usage"]["prompt_tokens"] == usage["prompt_tokens"]
-        source = {
-            "type": "base64",
-            "media_type": "image/png",
-            "data": base64_of("coffee.png"),
-        }
-        block = {"type": "image", "source": source}
-        text = {"type": "text", "text": QUESTION}
-        turn = {"role": "user", "content": [block, text]}
-        asked = {"model": MODEL, "messages": [turn], "max_tokens": 24, "temperature": 0}
-        message = (await client.post("/anthropic/v1/messages", asked)).json()
-        assert message["content"][0]["text"] == said
-        counted = await client.post(
-            "/anthropic/v1/messages/count_tokens", {"model": MODEL, "messages": [turn]}
-        )
-        assert counted.json()["input_tokens"] == usage["prompt_tokens"]
-        part = {"type": "input_image", "image_url": data_url("coffee.png")}
-        item = {"role": "user", "content": [part, {"type": "input_text", "text": QUESTION}]}
-        asked = {"model": MODEL, "input": [item], "max_output_tokens": 24, "temperature": 0}
-        response = (await client.post("/v1/responses", asked)).json()
-        assert response["output"][0]["content"][0]["text"] == said
-        assert response["usage"]["input_tokens"] == usage["prompt_tokens"]
+        assert await by_anthropic(seeing) == (said, usage["prompt_tokens"])
+        assert await by_responses(seeing) == (said, usage["prompt_tokens"])
         cat = (
             await client.post("/v1/chat/completions", chat(image(data_url("chelsea.png"))))
         ).json()
@@ -113,7 +115,7 @@ class TestAnswers:
             assert time.perf_counter() - began < 1
 
 
-_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+_PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
 _SVG = base64.b64encode(b"<svg xmlns='http://www.w3.org/2000/svg'/>").decode()
 
 
