@@ -6,6 +6,7 @@ this module admits the work, folds its events and sends what the Answer makes of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import NamedTuple, Protocol, TypeVar
@@ -25,6 +26,10 @@ from inferd.tasks.text_generation import Done, Text
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
+
+
+_IN_LOOP_BYTES = 4 * 1024 * 1024
+"""Longer bodies are decoded in a thread: nobody's stream waits for them."""
 
 
 class Answer(Protocol):
@@ -88,13 +93,14 @@ async def read_bytes(
     options = services.options
     holding = services.bodies.hold(exchange.caller.account_id)
     try:
-        return reading(
-            await exchange.body(
-                bytes_max=bytes_max or options.body_bytes_max,
-                seconds_max=options.body_seconds_max,
-                holding=holding,
-            )
+        body = await exchange.body(
+            bytes_max=bytes_max or options.body_bytes_max,
+            seconds_max=options.body_seconds_max,
+            holding=holding,
         )
+        if len(body) <= _IN_LOOP_BYTES:
+            return reading(body)
+        return await asyncio.to_thread(reading, body)
     finally:
         holding.release()
 
