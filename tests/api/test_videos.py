@@ -93,6 +93,26 @@ class TestJobs:
         by_url = await gate.client.get("/" + last["data"][0]["url"].split("/", 3)[3])
         assert (by_url.body, by_url.headers["content-type"]) == (film.body, "video/mp4")
 
+    async def test_a_player_may_ask_for_a_part(self, gate: Gateway) -> None:
+        job = await begun(gate)
+        await ended(gate, job["id"])
+        path = f"/v1/videos/{job['id']}/content"
+        whole = (await gate.client.get(path)).body
+        size = len(whole)
+        for asked, first, end in (
+            ("bytes=0-9", 0, 10),
+            ("bytes=10-", 10, size),
+            ("bytes=-7", size - 7, size),
+            (f"bytes=0-{size * 2}", 0, size),
+        ):
+            part = await gate.client.get(path, headers={"range": asked})
+            assert (part.status, part.body) == (206, whole[first:end])
+            assert part.headers["content-range"] == f"bytes {first}-{end - 1}/{size}"
+        beyond = await gate.client.get(path, headers={"range": f"bytes={size}-"})
+        assert (beyond.status, beyond.headers["content-range"]) == (416, f"bytes */{size}")
+        for odd in ("bytes=-", "bytes=1-2,4-5", "lines=1-2", "bytes=x-"):
+            assert (await gate.client.get(path, headers={"range": odd})).body == whole
+
     async def test_it_is_billed_once_for_its_seconds(self, gate: Gateway) -> None:
         before = len(await entries(gate))
         await ended(gate, (await begun(gate, seconds=2))["id"])

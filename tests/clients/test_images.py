@@ -83,12 +83,10 @@ async def test_films_of_openai_for_python(server: InferdProcess) -> None:
     async with openai.AsyncOpenAI(
         base_url=openai_base(server), api_key=TOKEN, max_retries=0
     ) as client:
-        job: Any = await client.videos.create(
-            model=FILMS, prompt="a cat", seconds="2", size="128x128"
-        )
         async with asyncio.timeout(60):
-            while job.status not in ("succeeded", "failed"):
-                job = await client.videos.retrieve(job.id)
+            job: Any = await client.videos.create_and_poll(
+                model=FILMS, prompt="a cat", seconds="2", size="128x128"
+            )
         assert job.status == "succeeded"
         film: Any = await client.videos.download_content(job.id, variant="video")
         assert (await film.aread())[4:8] == b"ftyp"

@@ -16,6 +16,7 @@ from inferd.admission.work import Work
 from inferd.api import inference, single
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
+from inferd.api.files import respond_file
 from inferd.api.media import read_with_media
 from inferd.api.pictures import PROMPT_CHARACTERS_MAX, Pictures, parse_size
 from inferd.api.services import Services
@@ -173,8 +174,7 @@ async def show_image(exchange: Exchange, services: Services) -> None:
     content = await services.blobs.get(exchange.rest)
     found = sniff(content[:64])
     mime = found.mime if found else "application/octet-stream"
-    headers = [(b"content-type", mime.encode()), (b"cache-control", b"private, max-age=3600")]
-    await exchange.respond(200, content, headers)
+    await respond_file(exchange, content, mime)
 
 
 def _only(images: list[str]) -> str:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from inferd.api import inference, single
 from inferd.api.exchange import Exchange
+from inferd.api.files import respond_file
 from inferd.api.media import read_with_media
 from inferd.api.native.text_to_image import Text
 from inferd.api.native.text_to_video import Seconds, Seed, video_size
@@ -17,6 +18,9 @@ from inferd.api.services import Services
 from inferd.errors import BadRequest, Conflict, NotFound
 from inferd.storage.rows import JobRow
 from inferd.tasks.text_to_video import VideoRequest
+
+POLL = (b"openai-poll-after-ms", b"500")
+"""How long OpenAI's clients wait before they ask again."""
 
 
 class VideoIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +53,7 @@ class VideoOut(msgspec.Struct, frozen=True):
     id: str
     created_at: int
     status: str
-    """queued, running, succeeded or failed."""
+    """queued, in_progress, succeeded or failed."""
     model: str
     data: list[VideoUrl] | None
     error: str | None
@@ -88,17 +92,19 @@ async def show_video(exchange: Exchange, services: Services) -> None:
     job_id, slash, more = exchange.rest.partition("/")
     row = await services.videos.get(exchange.caller, job_id)
     if not slash:
-        await exchange.respond(200, msgspec.json.encode(_job(row, exchange)))
+        await exchange.respond(200, msgspec.json.encode(_job(row, exchange)), [POLL])
         return
     if more != "content":
         raise NotFound("Not Found")
     if row.result is None:
         raise Conflict(row.error or f"The video is {row.status}; there is nothing to fetch yet.")
     film = await services.blobs.get(row.result)
-    await exchange.respond(200, film, [(b"content-type", b"video/mp4")])
+    await respond_file(exchange, film, "video/mp4")
 
 
 def _job(row: JobRow, exchange: Exchange) -> VideoOut:
     urls = [VideoUrl(f"{base_url(exchange)}/v1/images/{row.result}")] if row.result else None
     created = row.created_unix_ns // 1_000_000_000
-    return VideoOut(row.id, created, row.status, row.model, urls, row.error)
+    # The word that OpenAI's clients wait on.
+    status = "in_progress" if row.status == "running" else row.status
+    return VideoOut(row.id, created, status, row.model, urls, row.error)
