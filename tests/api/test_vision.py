@@ -62,8 +62,11 @@ async def by_anthropic(seeing: Gateway) -> tuple[str, int]:
     counted = await seeing.client.post("/anthropic/v1/messages/count_tokens", asked)
     fields = {"max_tokens": 24, "temperature": 0}
     answer = (await seeing.client.post("/anthropic/v1/messages", asked | fields)).json()
-    assert counted.json()["input_tokens"] == answer["usage"]["input_tokens"]
-    return answer["content"][0]["text"], answer["usage"]["input_tokens"]
+    usage = answer["usage"]
+    # Anthropic's input tokens leave out the cached ones.
+    tokens = usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert counted.json()["input_tokens"] == tokens
+    return answer["content"][0]["text"], tokens
 
 
 async def by_responses(seeing: Gateway) -> tuple[str, int]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.clients.support import openai_base, package
+from tests.clients.test_node import installed
 from tests.pictures import picture_path
 from tests.process import TOKEN, InferdProcess, serving
 from tests.weights import local_card
 
 MODEL = "inferd/smolcaption"
 QUESTION = "What is in this picture?"
+
+__all__ = ["installed"]
 
 # The packages complain about each other.
 pytestmark = [
@@ -84,6 +91,20 @@ async def test_anthropic_for_python(server: InferdProcess) -> None:
             extra_body={"temperature": 0},
         )
     assert about_coffee(message.content[0].text)
+
+
+async def test_the_ai_sdk(server: InferdProcess, installed: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *("node", "vision.mjs", server.url, TOKEN, MODEL, str(picture_path("coffee.png"))),
+        cwd=installed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    output, complaint = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, complaint.decode()
+    told: dict[str, str] = json.loads(output)
+    assert about_coffee(told["deepinfra"])
+    assert told["deepinfra"] == told["compatible"]
 
 
 async def test_litellm(server: InferdProcess) -> None:
