@@ -128,7 +128,8 @@ async def test_a_page_without_a_length_ends_with_its_connection_or_in_chunks(
 async def test_nothing_inside_is_reached(tmp_path: Path, site: Web, host: str) -> None:
     site.pages["/a"] = page(b"secret")
     async with gateway(tmp_path, options=options(private=False)) as gate:
-        await refused(gate.services, site.url("/a", host), UrlNotAllowed)
+        error = await refused(gate.services, site.url("/a", host), UrlNotAllowed)
+    assert (error.status, error.code) == (400, "url_not_allowed")
     assert site.heads == []
 
 
