@@ -151,6 +151,9 @@ class TestJobs:
     async def test_a_shutdown_leaves_a_job_for_the_next_start(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
             job = await begun(gate, seconds=10)
+            async with asyncio.timeout(20):
+                while not any(flight.usage.quantity for flight in gate.flights):
+                    await asyncio.sleep(0)
             await gate.services.videos.close()
             async with gate.services.database.reading() as connection:
                 left = await jobs.unfinished(connection)
@@ -160,6 +163,8 @@ class TestJobs:
             assert await again.resume(services.catalog.serving) == 1
             assert (await ended(gate, job["id"]))["status"] == "succeeded"
             await again.close()
+            told = [(entry.status, entry.quantity) for entry in await entries(gate)]
+            assert told == [("cancelled", 0), ("succeeded", 10_000_000)]
 
     async def test_a_model_that_is_gone_fails_its_job(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:

@@ -2,8 +2,8 @@
 
 A job is admitted when it is asked for, money and limits included, and runs like any other work.
 What a dead process left is admitted and run again at the next start, under the same request id,
-so it is billed once. A job that a shutdown interrupts is billed for what was made of it so far
-and begins anew, under a new id.
+so it is billed once. A job that a shutdown interrupts costs nothing so far and begins anew at the
+next start, under a new id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inferd.jobs.blobs import KEPT_SECONDS, Blobs
 from inferd.storage import jobs
 from inferd.storage.database import Database
 from inferd.storage.rows import JobRow
-from inferd.tasks.base import Chunk
+from inferd.tasks.base import NOTHING, Chunk
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
 _log = logging.getLogger("inferd.jobs")
@@ -124,7 +124,8 @@ class VideoJobs:
             film = await _film(work)
             await self._save(row, status="succeeded", result=await self._blobs.put(film))
         except asyncio.CancelledError:
-            # What was computed is billed by `close`; the next start is other work.
+            # The caller did not ask for this end. The next start is other work, which is billed.
+            work.flight.usage = NOTHING
             await self._save(row, status="queued", request_id=ids.request_id())
             raise
         except InferdError as error:
