@@ -15,6 +15,7 @@ Needs torch, onnx, onnxruntime, tokenizers, pillow and fonttools, none of which 
 
 DIR of MiniLM holds model.onnx and tokenizer.json, as the card of all-MiniLM-L6-v2 pins them.
 """
+
 from __future__ import annotations
 
 import argparse
