@@ -198,6 +198,8 @@ def _parameters(line: bytes, at: int) -> dict[bytes, bytes]:
 
 
 def _value(text: str, *, is_text: bool) -> Any:
+    if is_text and not text.startswith('"'):
+        return text
     try:
         value: Any = msgspec.json.decode(text.encode())
     except (msgspec.DecodeError, RecursionError):
