@@ -289,20 +289,27 @@ def _message(message: MessageIn, at: str, taken: Taken) -> Message:
 def _content(message: MessageIn, at: str, taken: Taken) -> str | Content:
     if not isinstance(message.content, list):
         return message.content or ""
+    if not taken:
+        parts = enumerate(message.content)
+        return "".join([_text(part, message.role, at, index) for index, part in parts])
     content = Content()
     for index, part in enumerate(message.content):
         place = f"{at}.content.{index}"
-        if part.type in _KINDS and place in taken:
+        if place in taken:
             content.show(taken[place])
-            continue
-        if part.type not in ("text", "refusal"):
-            raise UnsupportedField(
-                f"Content parts of type {part.type[:40]!r} are not supported "
-                f"in messages of the role {message.role}.",
-                param=f"{place}.type",
-            )
-        text = part.refusal if part.type == "refusal" else part.text
-        if text is None:
-            raise BadRequest("text is missing.", param=f"{place}.text")
-        content.say(text)
+        else:
+            content.say(_text(part, message.role, at, index))
     return content
+
+
+def _text(part: Part, role: str, at: str, index: int) -> str:
+    if part.type not in ("text", "refusal"):
+        raise UnsupportedField(
+            f"Content parts of type {part.type[:40]!r} are not supported "
+            f"in messages of the role {role}.",
+            param=f"{at}.content.{index}.type",
+        )
+    text = part.refusal if part.type == "refusal" else part.text
+    if text is None:
+        raise BadRequest("text is missing.", param=f"{at}.content.{index}.text")
+    return text
