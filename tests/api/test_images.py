@@ -182,7 +182,7 @@ class TestEditsAndVariations:
     async def test_a_variation_looks_like_the_picture(self, gate: Gateway) -> None:
         body = {"prompt": "green heart", "size": "64x64", "seed": 1}
         source = (await gate.client.post(GENERATIONS, body)).json()["data"][0]["b64_json"]
-        parts = [("model", MODEL), ("size", "64x64"), ("image", b64decode(source))]
+        parts = [("model", MODEL), ("size", "64x64"), ("seed", "1"), ("image", b64decode(source))]
         answer = await form(gate, "/v1/openai/images/variations", *parts)
         content = b64decode(answer.json()["data"][0]["b64_json"])
         red, green, blue = average(content)

@@ -44,7 +44,7 @@ Style = Literal["vivid", "natural"]
 
 _STEPS: dict[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0}
 _NATURAL = 0.75
-VARIATION_STRENGTH = 0.6
+VARIATION_STRENGTH = 0.4
 
 
 class _Shared(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +55,7 @@ class _Shared(msgspec.Struct, frozen=True, kw_only=True):
     size: Annotated[str, Meta(max_length=32)] | None = None
     response_format: Literal["b64_json", "url"] | None = "b64_json"
     output_format: ImageFormat | None = "png"
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
 
@@ -65,7 +66,6 @@ class ImageGenerationIn(_Shared, frozen=True, kw_only=True):
     prompt: Prompt
     quality: Quality | None = "auto"
     style: Style | None = None
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
 
 class ImageEditIn(_Shared, frozen=True, kw_only=True):
@@ -146,6 +146,7 @@ async def edits(exchange: Exchange, services: Services) -> None:
         steps=_steps(card, body.quality),
         image=await door.take(_only(body.image), "image", "image"),
         mask=await door.take(body.mask, "image", "mask") if body.mask else None,
+        seed=body.seed,
         image_format=body.output_format or "png",
     )
     await _answer(exchange, services, card, request, body)
@@ -164,6 +165,7 @@ async def variations(exchange: Exchange, services: Services) -> None:
         height=height,
         image=await door.take(_only(body.image), "image", "image"),
         strength=VARIATION_STRENGTH,
+        seed=body.seed,
         image_format=body.output_format or "png",
     )
     await _answer(exchange, services, card, request, body)
