@@ -30,7 +30,7 @@ class Gate:
         """Call `observer` with each settled entry: the one event behind metrics and logs."""
         self._observers.append(observer)
 
-    def admit(self, caller: Caller, order: Order) -> Work:
+    async def admit(self, caller: Caller, order: Order) -> Work:
         """Let one order in. No database is read."""
         rooms = self._rooms
         if not caller.may(INFERENCE_RUN):

@@ -170,7 +170,7 @@ async def _try_all(
 async def _try(
     exchange: Exchange, services: Services, attempt: Attempt, stream: EventStream | None
 ) -> None:
-    work = exchange.work = services.gate.admit(exchange.caller, attempt.order)
+    work = exchange.work = await services.gate.admit(exchange.caller, attempt.order)
     if stream is None:
         await _plain(exchange, work, attempt.answer)
     else:

@@ -87,7 +87,7 @@ async def answer(
 ) -> None:
     """Admit, compute, answer. The exchange's owner settles whatever did not come to its end."""
     exchange.watch()
-    work = exchange.work = services.gate.admit(exchange.caller, order)
+    work = exchange.work = await services.gate.admit(exchange.caller, order)
     if manner == "whole":
         await _whole(exchange, work, teller)
     elif manner == "events":

@@ -126,7 +126,7 @@ async def _ask(
         streamed=False,
     )
     exchange.watch()
-    work = exchange.work = services.gate.admit(exchange.caller, order)
+    work = exchange.work = await services.gate.admit(exchange.caller, order)
     answer: Event | None = None
     async with aclosing(work.events()) as events:
         async for event in events:

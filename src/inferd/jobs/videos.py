@@ -49,7 +49,7 @@ class VideoJobs:
         assert isinstance(order.request, VideoRequest), "films are what this room makes"
         request = await self._durable(order.request)
         order = msgspec.structs.replace(order, request=request)
-        work = self._gate.admit(caller, order)
+        work = await self._gate.admit(caller, order)
         row = JobRow(
             id=f"videos_{secrets.token_urlsafe(12)}",
             account_id=caller.account_id,
@@ -88,7 +88,7 @@ class VideoJobs:
             left = await jobs.unfinished(connection)
         for row in left:
             try:
-                work = self._gate.admit(_caller(row), _order(row, find(row.model)))
+                work = await self._gate.admit(_caller(row), _order(row, find(row.model)))
             except InferdError as error:
                 await self._save(row, status="failed", error=error.message)
             else:

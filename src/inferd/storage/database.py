@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from inferd.errors import Unavailable
 
-HEAD = "0004"
+HEAD = "0009"
 """The newest migration. A test compares it with the files."""
 
 BUSY_TIMEOUT_MS = 5000
