@@ -7,6 +7,7 @@ from inferd.api.anthropic.messages import messages
 from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn, MessagesOut
 from inferd.api.live import LiveFigures
 from inferd.api.manage import account, server, tokens, usage
+from inferd.api.manage.audit import audit_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -259,6 +260,7 @@ def _all() -> list[Route]:
         *_server(),
         *_account(),
         *_api_tokens(),
+        *audit_routes(),
     ]
     documents = server.Documents(routes)
     routes += [

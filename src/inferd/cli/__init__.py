@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from inferd.cli import doctor, models, run, serve, tokens, usage
+from inferd.cli import audit, doctor, models, run, serve, tokens, usage
 from inferd.errors import InferdError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("serve", help="Serve the API until Ctrl-C.")(serve.serve)
 app.command("run", help="Ask a model once; the answer streams to the terminal.")(run.run)
 app.command("doctor", help="Say what is missing, a sentence each.")(doctor.doctor)
+app.command("audit", help="Who did what, newest first.")(audit.audit)
 app.command("version", help="Print the version.")(serve.version)
 app.add_typer(models.app, name="models", help="List, show, pull and remove models.")
 app.add_typer(tokens.app, name="token", help="Create, list and revoke API tokens.")

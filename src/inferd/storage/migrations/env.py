@@ -2,6 +2,8 @@
 
 from alembic import context
 
+import inferd.storage.tables_operation  # noqa: F401
+import inferd.storage.tables_usage  # noqa: F401
 from inferd.storage.tables import metadata
 
 connection = context.config.attributes["connection"]
