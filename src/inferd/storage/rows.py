@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 EntryStatus = Literal["succeeded", "cancelled", "failed"]
+PriceSource = Literal["card", "admin"]
 
 
 class AccountRow(msgspec.Struct, frozen=True):
@@ -48,7 +49,17 @@ class PriceRow(msgspec.Struct, frozen=True):
     """What everything is multiplied with in this tier; None: the model has none."""
     flex_millionths: int | None = None
     unit_rate: int = 0
-    """Of the task's own unit."""
+    """Of the unit below."""
+    unit: str | None = None
+    """What is billed besides tokens; None: tokens alone."""
+    discount_millionths: int = 0
+    """What is taken off everything; it ends with the version."""
+    source: PriceSource = "card"
+    """Who set it. What an admin sets, a card does not replace."""
+    set_unix_ns: int = 0
+    """When it was set; a planned version begins later."""
+    payer_account_id: str | None = None
+    """Who pays the time that the model runs, where it is priced by uptime."""
 
 
 class EntryRow(msgspec.Struct, frozen=True):
@@ -84,6 +95,8 @@ class EntryRow(msgspec.Struct, frozen=True):
     """The task's own unit; None: tokens alone."""
     quantity: int = 0
     """Millionths of it."""
+    tag: str | None = None
+    """The caller's own word for what the request belongs to."""
 
 
 class ReservationRow(msgspec.Struct, frozen=True):
@@ -116,6 +129,8 @@ class JobRow(msgspec.Struct, frozen=True):
     """A sentence for the caller."""
     created_unix_ns: int
     ended_unix_ns: int | None
+    end_user: str | None = None
+    tag: str | None = None
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle"):

@@ -60,8 +60,14 @@ prices = Table(
     Column("priority_millionths", BigInteger),
     Column("flex_millionths", BigInteger),
     Column("unit_rate", BigInteger, nullable=False, server_default="0"),
+    Column("unit", Text),
+    Column("discount_millionths", BigInteger, nullable=False, server_default="0"),
+    Column("source", Text, nullable=False, server_default="card"),
+    Column("set_unix_ns", BigInteger, nullable=False, server_default="0"),
+    Column("payer_account_id", Text),
     CheckConstraint("input_rate >= 0 AND cached_rate >= 0 AND output_rate >= 0"),
 )
+prices_by_model = Index("prices_by_model", prices.c.model, prices.c.valid_from_unix_ns)
 current_price = Index(
     "prices_current",
     prices.c.model,
@@ -97,6 +103,7 @@ entries = Table(
     Column("tier", Text, nullable=False, server_default="default"),
     Column("unit", Text),
     Column("quantity", BigInteger, nullable=False, server_default="0"),
+    Column("tag", Text),
     CheckConstraint("status IN ('succeeded', 'cancelled', 'failed')"),
     CheckConstraint("cached_tokens >= 0 AND cached_tokens <= input_tokens"),
     CheckConstraint("output_tokens >= 0 AND cost_nanos >= 0"),
@@ -127,6 +134,8 @@ jobs = Table(
     Column("error", Text),
     Column("created_unix_ns", BigInteger, nullable=False),
     Column("ended_unix_ns", BigInteger),
+    Column("end_user", Text),
+    Column("tag", Text),
     CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed')"),
 )
 by_status = Index("jobs_by_status", jobs.c.status)

@@ -53,7 +53,10 @@ def entry(number: int, **changes: object) -> EntryRow:
 def make_database(path: Path) -> None:
     migrate(path)
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO prices VALUES (1, 'a/b', 1, 1, 1, 0, NULL, NULL, NULL, 0)")
+    connection.execute(
+        "INSERT INTO prices (id, model, input_rate, cached_rate, output_rate, valid_from_unix_ns) "
+        "VALUES (1, 'a/b', 1, 1, 1, 0)"
+    )
     connection.commit()
     connection.close()
 
