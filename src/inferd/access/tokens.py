@@ -55,14 +55,22 @@ class Tokens:
             return caller
         if secret.startswith("jwt:"):
             raise Unauthorized("Scoped JWTs are not supported yet.")
-        row = None
+        found = None
         if digest not in self._refused and len(secret) <= SECRET_CHARACTERS_MAX:
             async with self._database.reading() as connection:
-                row = await tokens.by_digest(connection, digest)
-        if row is None or not hmac.compare_digest(row.digest, digest):
+                found = await tokens.by_digest(connection, digest)
+        if found is None or not hmac.compare_digest(found.row.digest, digest):
             _remember(self._refused, digest, None, REFUSED_MAX)
             raise Unauthorized("Incorrect API key provided: the token is wrong or was revoked.")
-        caller = Caller(row.account_id, row.id, row.name, frozenset(row.scopes))
+        row = found.row
+        caller = Caller(
+            row.account_id,
+            row.id,
+            row.name,
+            frozenset(row.scopes),
+            person_id=row.person_id,
+            suspended=found.suspended,
+        )
         _remember(self._callers, digest, caller, CACHED_MAX)
         return caller
 
@@ -82,9 +90,9 @@ class Tokens:
         """End a token; effective when this returns. Raises NotFound."""
         now = self._clock.unix_ns()
         async with self._database.writing() as connection:
-            row = await tokens.revoke(connection, account_id, token_id, now)
-        if row is None:
-            raise NotFound("No such token.")
+            row = await tokens.by_id(connection, account_id, token_id)
+            if row is None or not await tokens.revoke(connection, account_id, token_id, now):
+                raise NotFound("No such token.")
         self._callers.pop(row.digest, None)
 
     async def ensure_admin(self, bootstrap: str | None) -> str | None:

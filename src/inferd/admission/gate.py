@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inferd.access.caller import INFERENCE_RUN, Caller
-from inferd.admission.bounds import most
+from inferd.access.limits import Ticket
+from inferd.admission.bounds import most, most_tokens
 from inferd.admission.work import Order, Rooms, Work
 from inferd.engines.registry import require_extra
-from inferd.errors import Forbidden, Unavailable
+from inferd.errors import Unavailable
 from inferd.metering.cost import cost_bound
 from inferd.metering.prices import Price, PriceBook
 from inferd.money import NanoUsd
@@ -33,8 +34,9 @@ class Gate:
     async def admit(self, caller: Caller, order: Order) -> Work:
         """Let one order in. No database is read."""
         rooms = self._rooms
-        if not caller.may(INFERENCE_RUN):
-            raise Forbidden(f"This token lacks the scope {INFERENCE_RUN!r}.")
+        caller.require_funds()
+        caller.require_scope(INFERENCE_RUN)
+        caller.require_model(order.card.name)
         if not rooms.ledger.healthy:
             raise Unavailable(
                 "Usage cannot be recorded at the moment, so nothing is served.",
@@ -42,13 +44,15 @@ class Gate:
             )
         require_extra(order.card)
         price = self._prices.current(order.card.name)
-        rooms.concurrency.enter(caller.account_id, order.card.name)
+        tokens = most_tokens(order.request, order.card)
+        ticket = Ticket(caller.account_id, caller.token_id, order.card.name, tokens)
+        await rooms.limits.enter(ticket)
         try:
             rooms.ledger.reserve(caller.account_id, order.request_id, bound(order, price))
         except BaseException:
-            rooms.concurrency.leave(caller.account_id, order.card.name)
+            rooms.limits.undo(ticket)
             raise
-        return Work(rooms, caller, order, price, self._settled)
+        return Work(rooms, caller, order, price, ticket, self._settled)
 
     def _settled(self, entry: EntryRow) -> None:
         for observer in self._observers:

@@ -10,6 +10,10 @@ EntryStatus = Literal["succeeded", "cancelled", "failed"]
 PriceSource = Literal["card", "admin"]
 
 
+AccountKind = Literal["personal", "team"]
+Role = Literal["admin", "member"]
+
+
 class AccountRow(msgspec.Struct, frozen=True):
     """Who pays."""
 
@@ -18,6 +22,12 @@ class AccountRow(msgspec.Struct, frozen=True):
     created_unix_ns: int
     credit_nanos: int | None
     """Prepaid credit; None: no budget is set, nothing is reserved."""
+    kind: AccountKind = "personal"
+    profile: str = "{}"
+    """A JSON object: what its owner says of himself."""
+    suspended: str | None = None
+    """Why it may not spend at the moment."""
+    deleted_unix_ns: int | None = None
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -33,6 +43,35 @@ class TokenRow(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     created_unix_ns: int
     revoked_unix_ns: int | None = None
+    person_id: str | None = None
+    """Whose it is; None: the account's."""
+    expires_unix_ns: int | None = None
+    allowed_ips: tuple[str, ...] | None = None
+    """Networks that it may be used from; None: anywhere."""
+    allowed_models: tuple[str, ...] | None = None
+    sealed: bytes | None = None
+    """The secret under the installation's key, for verifying JWTs; None: never used since 0005."""
+
+
+class PersonRow(msgspec.Struct, frozen=True):
+    """Somebody who signs in."""
+
+    id: str
+    email: str | None
+    """In lower case; None once the person has left."""
+    email_verified: bool
+    name: str
+    picture: str | None
+    created_unix_ns: int
+
+
+class MemberRow(msgspec.Struct, frozen=True):
+    """A person's part in an account."""
+
+    account_id: str
+    person_id: str
+    role: Role
+    created_unix_ns: int
 
 
 class PriceRow(msgspec.Struct, frozen=True):

@@ -25,6 +25,10 @@ accounts = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("created_unix_ns", BigInteger, nullable=False),
     Column("credit_nanos", BigInteger),
+    Column("kind", Text, nullable=False, server_default="personal"),
+    Column("profile", Text, nullable=False, server_default="{}"),
+    Column("suspended", Text),
+    Column("deleted_unix_ns", BigInteger),
 )
 
 tokens = Table(
@@ -38,6 +42,11 @@ tokens = Table(
     Column("scopes", Text, nullable=False),
     Column("created_unix_ns", BigInteger, nullable=False),
     Column("revoked_unix_ns", BigInteger),
+    Column("person_id", Text),
+    Column("expires_unix_ns", BigInteger),
+    Column("allowed_ips", Text),
+    Column("allowed_models", Text),
+    Column("sealed", LargeBinary),
 )
 live_names = Index(
     "tokens_live_names",
@@ -45,6 +54,7 @@ live_names = Index(
     tokens.c.name,
     unique=True,
     sqlite_where=tokens.c.revoked_unix_ns.is_(None),
+    postgresql_where=tokens.c.revoked_unix_ns.is_(None),
 )
 
 prices = Table(
@@ -73,6 +83,7 @@ current_price = Index(
     prices.c.model,
     unique=True,
     sqlite_where=prices.c.valid_to_unix_ns.is_(None),
+    postgresql_where=prices.c.valid_to_unix_ns.is_(None),
 )
 
 entries = Table(

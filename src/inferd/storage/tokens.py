@@ -1,17 +1,36 @@
-"""API tokens in the database. Never the secret, only its keyed digest."""
+"""API tokens in the database: a keyed digest, and the secret sealed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import ColumnElement, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.errors import Conflict
 from inferd.storage.rows import TokenRow
-from inferd.storage.tables import tokens
+from inferd.storage.tables import accounts, tokens
+
+
+class LiveToken(NamedTuple):
+    """A token of an account that exists."""
+
+    row: TokenRow
+    suspended: str | None
+    """Why the account may not spend."""
+
+
+_LIVE = tokens.c.revoked_unix_ns.is_(None)
+
+
+def _words(column: str | None) -> tuple[str, ...] | None:
+    return None if column is None else tuple(column.split())
+
+
+def _column(words: tuple[str, ...] | None) -> str | None:
+    return None if words is None else " ".join(words)
 
 
 def _row(found: Row[Any]) -> TokenRow:
@@ -24,6 +43,11 @@ def _row(found: Row[Any]) -> TokenRow:
         scopes=tuple(found.scopes.split()),
         created_unix_ns=found.created_unix_ns,
         revoked_unix_ns=found.revoked_unix_ns,
+        person_id=found.person_id,
+        expires_unix_ns=found.expires_unix_ns,
+        allowed_ips=_words(found.allowed_ips),
+        allowed_models=_words(found.allowed_models),
+        sealed=found.sealed,
     )
 
 
@@ -39,42 +63,87 @@ async def add(connection: AsyncConnection, row: TokenRow) -> None:
                 fragment=row.fragment,
                 scopes=" ".join(row.scopes),
                 created_unix_ns=row.created_unix_ns,
+                person_id=row.person_id,
+                expires_unix_ns=row.expires_unix_ns,
+                allowed_ips=_column(row.allowed_ips),
+                allowed_models=_column(row.allowed_models),
+                sealed=row.sealed,
             )
         )
     except IntegrityError:
         raise Conflict("There is a token of this name already.", param="name") from None
 
 
-async def by_digest(connection: AsyncConnection, digest: bytes) -> TokenRow | None:
+async def by_digest(connection: AsyncConnection, digest: bytes) -> LiveToken | None:
     """The live token behind a digest."""
-    query = select(tokens).where(tokens.c.digest == digest, tokens.c.revoked_unix_ns.is_(None))
+    return await _live(connection, tokens.c.digest == digest)
+
+
+async def by_name(connection: AsyncConnection, account_id: str, name: str) -> LiveToken | None:
+    """The account's live token of a name."""
+    return await _live(connection, tokens.c.account_id == account_id, tokens.c.name == name)
+
+
+async def _live(connection: AsyncConnection, *which: ColumnElement[bool]) -> LiveToken | None:
+    query = (
+        select(tokens, accounts.c.suspended)
+        .join(accounts, accounts.c.id == tokens.c.account_id)
+        .where(*which, _LIVE, accounts.c.deleted_unix_ns.is_(None))
+    )
+    found = (await connection.execute(query)).first()
+    return None if found is None else LiveToken(_row(found), found.suspended)
+
+
+async def of_account(
+    connection: AsyncConnection, account_id: str, person_id: str | None = None
+) -> Sequence[TokenRow]:
+    """The live tokens of an account, or of one person in it; oldest first."""
+    query = select(tokens).where(_owned(account_id, person_id)).order_by(tokens.c.id)
+    return [_row(found) for found in await connection.execute(query)]
+
+
+async def by_id(
+    connection: AsyncConnection, account_id: str, token_id: str, person_id: str | None = None
+) -> TokenRow | None:
+    """A live token of an account, or of one person in it."""
+    query = select(tokens).where(_owned(account_id, person_id), tokens.c.id == token_id)
     found = (await connection.execute(query)).first()
     return None if found is None else _row(found)
 
 
-async def of_account(connection: AsyncConnection, account_id: str) -> Sequence[TokenRow]:
-    """The live tokens of an account, oldest first."""
-    query = (
-        select(tokens)
-        .where(tokens.c.account_id == account_id, tokens.c.revoked_unix_ns.is_(None))
-        .order_by(tokens.c.id)
-    )
-    return [_row(found) for found in await connection.execute(query)]
-
-
 async def revoke(
-    connection: AsyncConnection, account_id: str, token_id: str, now_unix_ns: int
-) -> TokenRow | None:
-    """End a live token of the account; None if there is none of this id."""
-    query = select(tokens).where(
-        tokens.c.id == token_id,
-        tokens.c.account_id == account_id,
-        tokens.c.revoked_unix_ns.is_(None),
-    )
-    found = (await connection.execute(query)).first()
-    if found is None:
-        return None
-    await connection.execute(
-        update(tokens).where(tokens.c.id == token_id).values(revoked_unix_ns=now_unix_ns)
-    )
-    return _row(found)
+    connection: AsyncConnection,
+    account_id: str,
+    token_id: str,
+    now_unix_ns: int,
+    person_id: str | None = None,
+) -> bool:
+    """End a live token of the account, or of one person in it; False if there is none."""
+    change = update(tokens).where(_owned(account_id, person_id), tokens.c.id == token_id)
+    return (await connection.execute(change.values(revoked_unix_ns=now_unix_ns))).rowcount == 1
+
+
+async def revoke_all(
+    connection: AsyncConnection, account_id: str, now_unix_ns: int, person_id: str | None = None
+) -> None:
+    """End all live tokens of an account, or of one person in it."""
+    change = update(tokens).where(_owned(account_id, person_id))
+    await connection.execute(change.values(revoked_unix_ns=now_unix_ns))
+
+
+async def reseal(
+    connection: AsyncConnection, token_id: str, digest: bytes, sealed: bytes | None
+) -> None:
+    """Keep the same secret under another key."""
+    change = update(tokens).where(tokens.c.id == token_id)
+    await connection.execute(change.values(digest=digest, sealed=sealed))
+
+
+async def every(connection: AsyncConnection) -> Sequence[TokenRow]:
+    """All live tokens of the installation."""
+    return [_row(found) for found in await connection.execute(select(tokens).where(_LIVE))]
+
+
+def _owned(account_id: str, person_id: str | None) -> ColumnElement[bool]:
+    owned = _LIVE & (tokens.c.account_id == account_id)
+    return owned if person_id is None else owned & (tokens.c.person_id == person_id)
