@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from inferd.access import audit
 from inferd.access.caller import ADMIN
+from inferd.api.cors import Cors
 from inferd.api.credential import credential, from_foreign_site
 from inferd.api.errors import render
 from inferd.api.exchange import Exchange, Message, Receive, Send
 from inferd.api.log import RequestLog
+from inferd.api.proxies import Proxies
 from inferd.api.routes import Access, RouteTable, shape_of
 from inferd.api.services import Services
 from inferd.api.table import ROUTES
@@ -28,14 +31,20 @@ class Application:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._table = RouteTable(ROUTES)
-        self._request_log = RequestLog(services.clock, as_json=services.options.log_json)
+        options = services.options
+        self._proxies = Proxies(options.trusted_proxies, options.proxy_header)
+        self._cors = Cors(options.cors_origins)
+        self._request_log = RequestLog(services.clock, as_json=options.log_json)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; answer lifespan events; refuse everything else."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._answer(Exchange(scope, receive, send))
+            exchange = Exchange(scope, receive, send)
+            exchange.address = self._proxies.client(scope)
+            exchange.always = self._cors.answer(exchange.headers)
+            await self._answer(exchange)
 
     async def _answer(self, exchange: Exchange) -> None:
         began_seconds = self._services.clock.seconds()
@@ -66,10 +75,21 @@ class Application:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         exchange.shape = shape_of(exchange.path)
+        if self._cors.is_preflight(exchange.method, exchange.headers):
+            await self._preflight(exchange)
+            return
+        audit.origin.set(audit.Origin(exchange.request_id, exchange.address))
         route, rest = self._table.match(exchange.method, exchange.path)
         exchange.route, exchange.rest, exchange.shape = route.path, rest, route.shape
         await self._authenticate(exchange, route.access)
         await route.endpoint(exchange, self._services)
+
+    async def _preflight(self, exchange: Exchange) -> None:
+        """A browser asks before it calls; it shows no credential, and learns methods alone."""
+        methods = self._table.methods(exchange.path)
+        headers = self._cors.preflight(exchange.headers, methods)
+        kind = (b"content-type", b"text/plain")
+        await exchange.respond(200, b"", [kind, *headers])
 
     async def _authenticate(self, exchange: Exchange, access: Access) -> None:
         secret = credential(exchange.headers)

@@ -46,6 +46,12 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.address = ""
+        """The client's, read through trusted proxies alone; "" if it is not known."""
+        self.secure: bool = scope.get("scheme") == "https"
+        """It came over TLS that ends here."""
+        self.always: tuple[tuple[bytes, bytes], ...] = ()
+        """Headers of every answer to it."""
         self.shape: Shape = "native"
         self.route = "unknown"
         """The route's pattern, for logs and metrics."""
@@ -156,7 +162,7 @@ class Exchange:
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": [*headers, *own, *_ALWAYS],
+                "headers": [*headers, *own, *self.always, *_ALWAYS],
             }
         )
 

@@ -69,6 +69,13 @@ class RouteTable:
             table.setdefault(path, {})[route.method] = route
         self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
 
+    def methods(self, path: str) -> list[str]:
+        """What a path can be called with. Raises RouteNotFound."""
+        methods = self._exact.get(path)
+        if methods is None:
+            methods, _ = self._below_prefix(path)
+        return list(methods)
+
     def match(self, method: str, path: str) -> Match:
         """Find the route. Raises RouteNotFound or MethodNotAllowed."""
         methods = self._exact.get(path)

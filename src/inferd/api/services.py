@@ -14,6 +14,7 @@ from inferd.admission.gate import Gate
 from inferd.api.address import Network
 from inferd.api.live import Live
 from inferd.api.metrics import Metrics
+from inferd.api.proxies import ProxyHeader
 from inferd.catalog.catalog import Catalog
 from inferd.clock import Clock
 from inferd.jobs.blobs import Blobs
@@ -52,6 +53,12 @@ class ApiOptions(msgspec.Struct, frozen=True):
     share_prefix_cache: bool = False
     """Reuse cached prompt prefixes across accounts."""
     log_json: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks of the proxies in front; only these may say where a client is."""
+    proxy_header: ProxyHeader = "x-forwarded-for"
+    """Where they say it."""
+    cors_origins: tuple[str, ...] = ()
+    """Sites whose pages may call with a token; `*`: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class Services:
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
-        folder = self.blob_dir or self.database.path.with_name("blobs")
+        folder = self.blob_dir or self.database.directory / "blobs"
         blobs = Blobs(folder, self.clock)
         object.__setattr__(self, "blobs", blobs)
         videos = VideoJobs(self.database, self.gate, blobs, self.clock)

@@ -14,7 +14,7 @@ import uvloop
 
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
 from inferd.access.installation import installation_key
-from inferd.access.limits import Concurrency
+from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
@@ -38,8 +38,9 @@ from inferd.serving.local import LocalOptions, LocalReplica
 from inferd.serving.model_server import ModelServerReplica
 from inferd.serving.replica import Replica
 from inferd.serving.router import Router, RouterOptions
-from inferd.settings import Settings
+from inferd.settings import Settings, listed
 from inferd.storage.database import Database, migrate
+from inferd.storage.database_url import sqlite_path
 from inferd.storage.ledger_writer import LedgerWriter
 
 T = TypeVar("T")
@@ -83,12 +84,12 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
     cards = catalog(settings)
     files = store(settings)
     clock = SystemClock()
-    path = settings.database_path
-    migrate(path)
+    where = settings.database_location
+    migrate(where)
     async with AsyncExitStack() as stack:
-        database = Database(path, power_safe=settings.power_safe)
+        database = Database(where, directory=root, power_safe=settings.power_safe)
         stack.push_async_callback(database.close)
-        writer = LedgerWriter(path, power_safe=settings.power_safe)
+        writer = ledger_writer(settings, root)
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, database, clock)
         await ledger.start()
@@ -105,7 +106,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             _memory_estimate(files),
         )
         stack.push_async_callback(router.close)
-        standing = Rooms(router, ledger, Concurrency(settings.concurrent_requests_max), clock)
+        standing = Rooms(router, ledger, Limits(clock, settings.concurrent_requests_max), clock)
         services = Services(
             catalog=cards,
             router=router,
@@ -123,6 +124,12 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
         yield services
+
+
+def ledger_writer(settings: Settings, root: Path) -> LedgerWriter:
+    """The writer of the database that is set."""
+    where = settings.database_location
+    return LedgerWriter(sqlite_path(where), power_safe=settings.power_safe)
 
 
 def _factory(
@@ -184,6 +191,9 @@ def _api_options(settings: Settings) -> ApiOptions:
         media_seconds_max=settings.media_seconds_max,
         audio_seconds_max=settings.audio_seconds_max,
         private_media=read_networks(settings.private_media),
+        trusted_proxies=read_networks(settings.trusted_proxies),
+        proxy_header=settings.proxy_header,
+        cors_origins=tuple(listed(settings.cors_origins)),
     )
 
 
