@@ -75,14 +75,21 @@ def _broken_engine() -> Iterator[str]:
 
 def _broken_start(settings: Settings, root: Path) -> Iterator[str]:
     from inferd.api.server import listen
-    from inferd.storage.database import migrate
+    from inferd.storage.database_url import sqlite_path
+    from inferd.storage.migrate import check, migrate
 
     with _told() as sentences:
         listen(settings.host, settings.port).close()
     yield from sentences
-    if settings.database_path.exists():
+    where = settings.database_location
+    if settings.is_clustered:
+        # Others may serve from it: nothing is changed.
+        with _told() as sentences:
+            check(where)
+        yield from sentences
+    elif sqlite_path(where).exists():
         with _told() as sentences, data_dir.locked(root):
-            migrate(settings.database_path)
+            migrate(where)
         yield from sentences
 
 

@@ -86,10 +86,10 @@ def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
 
 def _pairs(given: list[str]) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in given]
-    for name, _, _ in pairs:
+    for name, _, value in pairs:
         if name not in Settings.__struct_fields__:
             raise BadRequest(f"--set {name}: there is no such setting.")
-        if name == "bootstrap_token":
+        if name == "bootstrap_token" or (name.endswith("_url") and "@" in value):
             raise BadRequest("A secret on the command line can be seen by others: use a variable.")
     return {name: value for name, _, value in pairs}
 

@@ -37,7 +37,7 @@ async def verify(database: Database) -> Verification:
             total += nanos
             if problem is not None and len(differences) < DIFFERENCES_SHOWN:
                 differences.append(f"{entry.request_id}: {problem}")
-    if database.path.with_name("ledger.refused").exists():
+    if (database.directory / "ledger.refused").exists():
         differences.append("ledger.refused holds writes that the database did not take.")
     return Verification(count, total, tuple(differences))
 

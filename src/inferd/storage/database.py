@@ -1,23 +1,30 @@
-"""The SQLite database: how it is opened, and how it is brought up to date."""
+"""The database: SQLite or PostgreSQL, how it is opened, and how its absence is told."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from inferd.errors import Unavailable
+from inferd.storage import postgres
+from inferd.storage.database_url import is_postgres, sqlite_path, url_of
+from inferd.storage.migrate import HEAD, migrate
 
-HEAD = "0009"
-"""The newest migration. A test compares it with the files."""
+__all__ = ["BUSY_TIMEOUT_MS", "HEAD", "Database", "migrate", "pragmas"]
 
 BUSY_TIMEOUT_MS = 5000
+POSTGRES_CONNECTIONS = 8
+"""That one gateway keeps, besides its ledger's."""
+_SQLITE_AWAY = frozenset({5, 6, 8, 10, 11, 13, 14, 26})
+"""Busy, locked, read-only, I/O error, corrupt, full, cannot open, no database."""
+
+Dialect = Literal["sqlite", "postgresql"]
 
 
 def pragmas(*, power_safe: bool) -> tuple[str, ...]:
@@ -31,79 +38,96 @@ def pragmas(*, power_safe: bool) -> tuple[str, ...]:
 
 
 class Database:
-    """Async connections to one SQLite file, for everything but the ledger's writer."""
+    """Async connections, for everything but the ledger's writer.
 
-    def __init__(self, path: Path, *, power_safe: bool = False) -> None:
-        self.path = path
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4)
-        statements = pragmas(power_safe=power_safe)
+    `where` is a file of SQLite or a URL: `sqlite:///PATH`, `postgresql://…`. A database that is
+    away, locked or full is Unavailable, whatever was asked of it.
+    """
 
-        @event.listens_for(self._engine.sync_engine, "connect")
-        def prepare(connection: Any, _: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-            cursor = connection.cursor()
-            for statement in statements:
-                cursor.execute(statement)
-            cursor.close()
+    def __init__(
+        self, where: Path | str, *, directory: Path | None = None, power_safe: bool = False
+    ) -> None:
+        self.url = url_of(where)
+        self.dialect: Dialect = "postgresql" if is_postgres(self.url) else "sqlite"
+        if self.dialect == "sqlite":
+            self.engine = _sqlite_engine(self.path, power_safe=power_safe)
+            self.directory = directory or self.path.parent
+        else:
+            self.engine = _postgres_engine(self.url)
+            assert directory is not None, "beside PostgreSQL a gateway has its own directory"
+            self.directory = directory
+        """This gateway's own files: its journal, its blobs."""
+
+    @property
+    def path(self) -> Path:
+        """The file, of SQLite."""
+        return sqlite_path(self.url)
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
-        """A connection to read with."""
-        async with self._engine.connect() as connection:
-            yield connection
+        """A connection to read with. Raises Unavailable while the database is away."""
+        with self._absence_told():
+            async with self.engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:
-        """A transaction: committed at the end, rolled back on an error."""
-        async with self._engine.begin() as connection:
-            yield connection
+        """A transaction: committed at the end, rolled back on an error. Raises Unavailable."""
+        with self._absence_told():
+            async with self.engine.begin() as connection:
+                yield connection
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._engine.dispose()
+        await self.engine.dispose()
+
+    @contextmanager
+    def _absence_told(self) -> Generator[None]:
+        try:
+            yield
+        except (TimeoutError, ConnectionError, PoolTimeout) as error:
+            raise postgres.away(self.url, error) from error
+        except DBAPIError as error:
+            if _speaks_of_absence(error):
+                raise postgres.away(self.url, error) from error
+            raise
 
 
-def migrate(path: Path) -> None:
-    """Bring the file to HEAD; make it if it is not there. Raises Unavailable for a newer one."""
-    version = _version(path)
-    if version == HEAD:
-        return
-    if version is not None and version > HEAD:
-        raise Unavailable(
-            f"The database {path.name} was written by a newer inferd (schema {version}, "
-            f"this one knows {HEAD}). Upgrade inferd."
-        )
-    _upgrade(path)
+def _speaks_of_absence(error: DBAPIError) -> bool:
+    if error.connection_invalidated:
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return (code & 0xFF) in _SQLITE_AWAY
+    return postgres.is_away_code(getattr(error.orig, "sqlstate", None))
 
 
-def _version(path: Path) -> str | None:
-    if not path.exists():
-        return None
-    connection = sqlite3.connect(path)
-    try:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError:
-        return None
-    except sqlite3.DatabaseError as error:
-        raise Unavailable(f"{path.name} is not a readable database: {error}.") from error
-    finally:
-        connection.close()
-    return str(row[0]) if row else None
+def _sqlite_engine(path: Path, *, power_safe: bool) -> AsyncEngine:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=4)
+    statements = pragmas(power_safe=power_safe)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+
+    return engine
 
 
-def _upgrade(path: Path) -> None:
-    # Alembic costs 0.2 s to import and is needed once for each version only.
-    from alembic import command
-    from alembic.config import Config
-    from sqlalchemy import create_engine
+def _postgres_engine(url: str) -> AsyncEngine:
+    postgres.require_driver()
 
-    # SQLite gives its other files the mode of this one.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(f"sqlite:///{path}")
-    try:
-        with engine.begin() as connection:
-            config = Config()
-            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
+    async def opened() -> Any:
+        return await postgres.connect(url)
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=opened,
+        pool_size=POSTGRES_CONNECTIONS,
+        max_overflow=0,
+        pool_timeout=postgres.CONNECT_SECONDS_MAX,
+        # A server that was restarted must not cost one failed request for each connection.
+        pool_pre_ping=True,
+    )

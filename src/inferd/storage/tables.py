@@ -29,6 +29,7 @@ accounts = Table(
     Column("profile", Text, nullable=False, server_default="{}"),
     Column("suspended", Text),
     Column("deleted_unix_ns", BigInteger),
+    Column("monthly_limit_nanos", BigInteger),
 )
 
 tokens = Table(
@@ -47,6 +48,7 @@ tokens = Table(
     Column("allowed_ips", Text),
     Column("allowed_models", Text),
     Column("sealed", LargeBinary),
+    Column("monthly_limit_nanos", BigInteger),
 )
 live_names = Index(
     "tokens_live_names",
@@ -115,6 +117,7 @@ entries = Table(
     Column("unit", Text),
     Column("quantity", BigInteger, nullable=False, server_default="0"),
     Column("tag", Text),
+    Column("jwt_id", Text),
     CheckConstraint("status IN ('succeeded', 'cancelled', 'failed')"),
     CheckConstraint("cached_tokens >= 0 AND cached_tokens <= input_tokens"),
     CheckConstraint("output_tokens >= 0 AND cost_nanos >= 0"),
@@ -128,6 +131,7 @@ reservations = Table(
     Column("account_id", Text, nullable=False),
     Column("nanos", BigInteger, nullable=False),
     Column("created_unix_ns", BigInteger, nullable=False),
+    Column("gateway", Text, nullable=False, server_default=""),
     CheckConstraint("nanos >= 0"),
 )
 

@@ -40,6 +40,7 @@ def upgrade() -> None:
         ["account_id", "name"],
         unique=True,
         sqlite_where=sa.text("revoked_unix_ns IS NULL"),
+        postgresql_where=sa.text("revoked_unix_ns IS NULL"),
     )
     op.create_table(
         "prices",
@@ -58,6 +59,7 @@ def upgrade() -> None:
         ["model"],
         unique=True,
         sqlite_where=sa.text("valid_to_unix_ns IS NULL"),
+        postgresql_where=sa.text("valid_to_unix_ns IS NULL"),
     )
     op.create_table(
         "entries",
