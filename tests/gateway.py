@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from inferd.access.installation import installation_key
-from inferd.access.limits import Concurrency
+from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
@@ -247,7 +247,7 @@ async def gateway(
             lambda card: card.memory_bytes or 1,
         )
         stack.push_async_callback(router.close)
-        rooms = Rooms(router, ledger, Concurrency(concurrency), clock)
+        rooms = Rooms(router, ledger, Limits(clock, concurrency), clock)
         services = Services(
             catalog=Catalog(known),
             router=router,

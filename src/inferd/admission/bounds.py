@@ -117,6 +117,17 @@ def _(request: QuestionAnsweringRequest, card: ModelCard) -> Usage:
     return Usage(2 * len(text.encode("utf-8", "replace")) + TOKENS_PER_TEXT)
 
 
+def most_tokens(usage: Usage, request: Request, card: ModelCard) -> int:
+    """The most tokens of a request whose `most` is known: a choice and its prompt fit the context.
+
+    Tokens of what is not priced by tokens are 0.
+    """
+    tokens = usage.input_tokens + usage.output_tokens
+    if isinstance(request, TextGenerationRequest):
+        return min(tokens, request.n * card.context_length)
+    return tokens
+
+
 def work_of(request: Request) -> int:
     """Estimated tokens of work, for fairness between accounts."""
     if isinstance(request, TextGenerationRequest):

@@ -13,9 +13,8 @@ from inferd.admission.bounds import most, most_tokens
 from inferd.admission.work import Order, Rooms, Work
 from inferd.engines.registry import require_extra
 from inferd.errors import Unavailable
-from inferd.metering.cost import cost_bound
-from inferd.metering.prices import Price, PriceBook
-from inferd.money import NanoUsd
+from inferd.metering.prices import PriceBook
+from inferd.metering.units import bound
 from inferd.storage.rows import EntryRow
 
 
@@ -44,11 +43,13 @@ class Gate:
             )
         require_extra(order.card)
         price = self._prices.current(order.card.name)
-        tokens = most_tokens(order.request, order.card)
+        usage = most(order.request, order.card)
+        tokens = most_tokens(usage, order.request, order.card)
         ticket = Ticket(caller.account_id, caller.token_id, order.card.name, tokens)
         await rooms.limits.enter(ticket)
         try:
-            rooms.ledger.reserve(caller.account_id, order.request_id, bound(order, price))
+            nanos = bound(usage, price, order.card, order.request, order.tier)
+            rooms.ledger.reserve(caller.account_id, order.request_id, nanos)
         except BaseException:
             rooms.limits.undo(ticket)
             raise
@@ -57,8 +58,3 @@ class Gate:
     def _settled(self, entry: EntryRow) -> None:
         for observer in self._observers:
             observer(entry)
-
-
-def bound(order: Order, price: Price) -> NanoUsd:
-    """The most that the order can cost."""
-    return cost_bound(most(order.request, order.card), price, order.tier)

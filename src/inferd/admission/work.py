@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from inferd.access.caller import Caller
-from inferd.access.limits import Concurrency
+from inferd.access.limits import Limits, Ticket
 from inferd.admission.bounds import work_of
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
@@ -63,7 +63,7 @@ class Rooms(msgspec.Struct, frozen=True):
 
     router: Router
     ledger: Ledger
-    concurrency: Concurrency
+    limits: Limits
     clock: Clock
 
 
@@ -76,6 +76,7 @@ class Work:
         caller: Caller,
         order: Order,
         price: Price,
+        ticket: Ticket,
         on_settled: Callable[[EntryRow], None],
     ) -> None:
         self.order = order
@@ -87,6 +88,7 @@ class Work:
         self._rooms = rooms
         self._caller = caller
         self._price = price
+        self._ticket = ticket
         self._on_settled = on_settled
         self._created_unix_ns = rooms.clock.unix_ns()
         self._created_seconds = rooms.clock.seconds()
@@ -152,22 +154,24 @@ class Work:
         return 0 if granted is None else round((self._rooms.clock.seconds() - granted) * 1000)
 
     def _shrink(self, event: Started | Counted) -> None:
-        """The input is counted now: keep no more money aside than the request can still cost."""
+        """The input is counted now: keep no more aside than the request can still use and cost."""
         if isinstance(event, Counted):
             most = event.most
         else:
             request = self.order.request
             assert isinstance(request, TextGenerationRequest), "only generation is Started"
             most = Usage(event.prompt_tokens, output_tokens=request.n * event.max_tokens)
+        tokens = min(self._ticket.tokens, most.input_tokens + most.output_tokens)
+        self._rooms.limits.correct(self._ticket, tokens)
         nanos = cost_bound(most, self._price, self.order.tier)
         self._rooms.ledger.shrink(self.order.request_id, nanos)
 
     async def _settle(self, status: EntryStatus) -> None:
         """Settle once. The commit survives the cancellation of whoever waits for it."""
         rooms, order = self._rooms, self.order
-        rooms.concurrency.leave(self._caller.account_id, order.card.name)
         unseen = status == "failed" and self.flight.replica_id is None
         free = isinstance(order.request, TokenizeRequest | DetokenizeRequest)
+        self._leave_limits(unseen=unseen)
         if (unseen or free) and self.flight.usage == NOTHING:
             # Refused before any replica saw it, or free: nothing happened that could be billed.
             rooms.ledger.release(order.request_id)
@@ -178,6 +182,14 @@ class Work:
         self._settling = rooms.ledger.settle(entry)
         self._settling.add_done_callback(lambda done: self._committed(entry, done))
         await asyncio.shield(self._settling)
+
+    def _leave_limits(self, *, unseen: bool) -> None:
+        limits, usage = self._rooms.limits, self.flight.usage
+        if unseen and usage == NOTHING:
+            limits.undo(self._ticket)
+            return
+        limits.correct(self._ticket, usage.input_tokens + usage.output_tokens)
+        limits.leave(self._ticket)
 
     def _committed(self, entry: EntryRow, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and done.exception() is None:

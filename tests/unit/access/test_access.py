@@ -7,15 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inferd.access.caller import ADMIN, INFERENCE_RUN
 from inferd.access.installation import installation_key
-from inferd.access.limits import Concurrency
 from inferd.access.tokens import Tokens
 from inferd.clock import ManualClock
-from inferd.errors import BadRequest, Conflict, NotFound, TooManyRequests, Unauthorized, Unavailable
+from inferd.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from inferd.storage.database import Database, migrate
 
 BOOTSTRAP = "a bootstrap token of thirty-two characters"
@@ -181,32 +178,3 @@ class TestDatabase:
         path.write_bytes(b"no database at all" * 100)
         with pytest.raises(Unavailable, match="not a readable database"):
             migrate(path)
-
-
-class TestConcurrency:
-    def test_the_limit_is_named_and_a_refusal_counts_nothing(self) -> None:
-        limits = Concurrency(2)
-        limits.enter("a", "m")
-        limits.enter("a", "m")
-        with pytest.raises(TooManyRequests, match="2 concurrent"):
-            limits.enter("a", "m")
-        limits.enter("b", "m")
-        limits.enter("a", "other")
-        limits.leave("a", "m")
-        limits.enter("a", "m")
-
-    @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=80))
-    def test_it_ends_at_zero_whatever_happened(self, steps: list[tuple[str, bool]]) -> None:
-        limits, inside = Concurrency(3), dict.fromkeys("abc", 0)
-        for account, enters in steps:
-            if enters:
-                try:
-                    limits.enter(account, "m")
-                except TooManyRequests:
-                    assert inside[account] == 3
-                else:
-                    inside[account] += 1
-            elif inside[account]:
-                limits.leave(account, "m")
-                inside[account] -= 1
-            assert limits.in_flight(account, "m") == inside[account] <= 3
