@@ -10,14 +10,13 @@ import asyncio
 import logging
 
 from inferd.access import audit
-from inferd.access.caller import ADMIN
 from inferd.api.cors import Cors
 from inferd.api.credential import credential, from_foreign_site
 from inferd.api.errors import render
 from inferd.api.exchange import Exchange, Message, Receive, Send
 from inferd.api.log import RequestLog
 from inferd.api.proxies import Proxies
-from inferd.api.routes import Access, RouteTable, shape_of
+from inferd.api.routes import NEEDS, Access, RouteTable, shape_of
 from inferd.api.services import Services
 from inferd.api.table import ROUTES
 from inferd.errors import ClientGone, Forbidden, InferdError, Unauthorized
@@ -103,9 +102,13 @@ class Application:
         if from_foreign_site(exchange.headers):
             raise Forbidden("A session cookie is not accepted from another site.")
         tokens = self._services.tokens
-        exchange.caller = tokens.known(secret) or await tokens.authenticate(secret)
-        if access == "admin" and not exchange.caller.may(ADMIN):
-            raise Forbidden("This needs an admin token.")
+        caller = exchange.caller = tokens.known(secret) or await tokens.authenticate(secret)
+        caller.require_address(exchange.address)
+        if caller.jwt_id is not None and access not in ("inference", "catalogue"):
+            raise Forbidden("A scoped JWT is for inference alone.")
+        scope = NEEDS.get(access)
+        if scope is not None:
+            caller.require_scope(scope)
 
     async def _refuse(self, exchange: Exchange, error: InferdError) -> None:
         if isinstance(error, ClientGone) or exchange.gone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from inferd.access.caller import ACCOUNT_ADMIN, ADMIN, MEMBER
 from inferd.api.errors import RouteNotFound, Shape
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
@@ -15,12 +16,23 @@ from inferd.errors import MethodNotAllowed
 
 Endpoint = Callable[[Exchange, Services], Awaitable[None]]
 
-Access = Literal["public", "catalogue", "token", "admin"]
-"""catalogue: public if the setting says so."""
+Access = Literal["public", "catalogue", "inference", "token", "member", "account-admin", "admin"]
+"""What a route asks for. catalogue: nothing, if the setting says so; inference: any credential,
+scoped JWTs too, which open nothing else; token: an API token or a session; then the scopes."""
+
+NEEDS: dict[Access, str] = {
+    "member": MEMBER,
+    "account-admin": ACCOUNT_ADMIN,
+    "admin": ADMIN,
+}
+"""Access → scope of the caller."""
 
 
 class Route(NamedTuple):
-    """One method on one path. A path that ends in `{rest}` matches everything below."""
+    """One method on one path.
+
+    A path that ends in `{rest}` matches everything below; in the middle it is one segment.
+    """
 
     method: str
     path: str
@@ -44,7 +56,7 @@ def both(
 ) -> list[Route]:
     """OpenAI routes stand under two prefixes (deepinfra-api 1.1)."""
     return [
-        Route(method, prefix + path, endpoint, "token", "openai", summary, takes, gives)
+        Route(method, prefix + path, endpoint, "inference", "openai", summary, takes, gives)
         for prefix in ("/v1/openai", "/v1")
     ]
 
@@ -62,18 +74,20 @@ class RouteTable:
     def __init__(self, routes: list[Route]) -> None:
         self.routes = routes
         self._exact: dict[str, dict[str, Route]] = {}
-        prefixes: dict[str, dict[str, Route]] = {}
+        around: dict[tuple[str, str], dict[str, Route]] = {}
         for route in routes:
-            path, found, _ = route.path.partition("{rest}")
-            table = prefixes if found else self._exact
-            table.setdefault(path, {})[route.method] = route
-        self._prefixes = sorted(prefixes.items(), key=lambda item: -len(item[0]))
+            path, found, suffix = route.path.partition("{rest}")
+            if found:
+                around.setdefault((path, suffix), {})[route.method] = route
+            else:
+                self._exact.setdefault(path, {})[route.method] = route
+        self._around = sorted(around.items(), key=lambda item: (-len(item[0][0]), -len(item[0][1])))
 
     def methods(self, path: str) -> list[str]:
         """What a path can be called with. Raises RouteNotFound."""
         methods = self._exact.get(path)
         if methods is None:
-            methods, _ = self._below_prefix(path)
+            methods, _ = self._with_rest(path)
         return list(methods)
 
     def match(self, method: str, path: str) -> Match:
@@ -81,16 +95,19 @@ class RouteTable:
         methods = self._exact.get(path)
         rest = ""
         if methods is None:
-            methods, rest = self._below_prefix(path)
+            methods, rest = self._with_rest(path)
         route = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
         if route is None:
             raise MethodNotAllowed("Method Not Allowed")
         return Match(route, rest)
 
-    def _below_prefix(self, path: str) -> tuple[Mapping[str, Route], str]:
-        for prefix, methods in self._prefixes:
-            if path.startswith(prefix) and len(path) > len(prefix):
-                return methods, path[len(prefix) :]
+    def _with_rest(self, path: str) -> tuple[Mapping[str, Route], str]:
+        for (prefix, suffix), methods in self._around:
+            if not path.startswith(prefix) or not path.endswith(suffix):
+                continue
+            rest = path[len(prefix) : len(path) - len(suffix)]
+            if rest and not (suffix and "/" in rest):
+                return methods, rest
         raise RouteNotFound("Not Found")
 
 

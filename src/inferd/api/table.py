@@ -32,8 +32,8 @@ from inferd.api.tokenization import (
 _EMPTY_LISTS: list[tuple[str, Access, str]] = [
     ("featured", "catalogue", "Featured models: none"),
     ("lora/list", "catalogue", "Adapters: none"),
-    ("private/list", "token", "The account's own models: none"),
-    ("deployment/list", "token", "Models of the account's deployments: none"),
+    ("private/list", "inference", "The account's own models: none"),
+    ("deployment/list", "inference", "Models of the account's deployments: none"),
 ]
 
 
@@ -93,7 +93,7 @@ def _responses() -> list[Route]:
         path = f"{prefix}/responses/{{rest}}"
         for method in ("GET", "DELETE"):
             summary = "Always 404: responses are not stored"
-            routes.append(Route(method, path, stored_response, "token", "openai", summary))
+            routes.append(Route(method, path, stored_response, "inference", "openai", summary))
     return routes
 
 
@@ -207,7 +207,7 @@ def _tokenizer() -> list[Route]:
             "POST",
             f"/v1/{name}",
             endpoint,
-            "token",
+            "inference",
             "openai",
             summary,
             takes,
@@ -224,12 +224,12 @@ def _anthropic() -> list[Route]:
     path, shape = "/anthropic/v1/messages", "anthropic"
     summary = "Chat with a model, as Anthropic's clients do"
     return [
-        Route("POST", path, messages, "token", shape, summary, MessagesIn, MessagesOut),
+        Route("POST", path, messages, "inference", shape, summary, MessagesIn, MessagesOut),
         Route(
             "POST",
             f"{path}/count_tokens",
             count_tokens,
-            "token",
+            "inference",
             shape,
             "Count the tokens of a prompt",
             CountTokensIn,
@@ -246,7 +246,7 @@ def _all() -> list[Route]:
             "POST",
             "/v1/inference/{rest}",
             inference,
-            "token",
+            "inference",
             "native",
             "Call a model natively (text generation)",
             TextGenerationIn,
