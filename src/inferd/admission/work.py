@@ -20,9 +20,10 @@ from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
 from inferd.engines.base import Request
 from inferd.errors import InferdError
-from inferd.metering.cost import cost, cost_bound
+from inferd.metering.cost import cost
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import Price
+from inferd.metering.units import billed, bound
 from inferd.money import NanoUsd
 from inferd.serving.replica import Flight
 from inferd.serving.router import Ask, Router
@@ -53,6 +54,8 @@ class Order(msgspec.Struct, frozen=True):
     streamed: bool
     end_user: str | None = None
     """The caller's own name for who asked; stored with the entry for charging back."""
+    tag: str | None = None
+    """The caller's own word for what the request belongs to; stored and summed."""
     tier: Tier = "default"
     fail_fast: bool = False
     """Be turned away with 429 rather than stand in line."""
@@ -94,6 +97,8 @@ class Work:
         self._created_seconds = rooms.clock.seconds()
         self._first_event_seconds: float | None = None
         self._settling: asyncio.Future[None] | None = None
+        self._billed: Usage | None = None
+        """What was settled."""
 
     async def events(self) -> AsyncGenerator[Event]:
         """Queue, run, meter. The task's ending comes after its entry is committed."""
@@ -137,8 +142,15 @@ class Work:
 
     @property
     def cost_nanos(self) -> NanoUsd:
-        """Cost of the usage so far."""
-        return cost(self.flight.usage, self._price, self.order.tier)
+        """Cost of the usage so far; once it is settled, what was booked."""
+        usage = self._billed if self._billed is not None else self._billable()
+        return cost(usage, self._price, self.order.tier)
+
+    def _billable(self) -> Usage:
+        """The usage so far, in the unit of the price."""
+        order = self.order
+        seconds = 0 if self.error is not None else self.runtime_ms / 1000
+        return billed(self.flight.usage, self._price, order.card, order.request, seconds)
 
     @property
     def queue_ms(self) -> int:
@@ -163,7 +175,8 @@ class Work:
             most = Usage(event.prompt_tokens, output_tokens=request.n * event.max_tokens)
         tokens = min(self._ticket.tokens, most.input_tokens + most.output_tokens)
         self._rooms.limits.correct(self._ticket, tokens)
-        nanos = cost_bound(most, self._price, self.order.tier)
+        order = self.order
+        nanos = bound(most, self._price, order.card, order.request, order.tier)
         self._rooms.ledger.shrink(self.order.request_id, nanos)
 
     async def _settle(self, status: EntryStatus) -> None:
@@ -197,7 +210,8 @@ class Work:
             self._on_settled(entry)
 
     def _make_entry(self, status: EntryStatus) -> EntryRow:
-        usage, order, caller = self.flight.usage, self.order, self._caller
+        order, caller = self.order, self._caller
+        usage = self._billed = self._billable()
         first = self._first_event_seconds
         return EntryRow(
             request_id=order.request_id,
@@ -222,7 +236,8 @@ class Work:
             queue_ms=self.queue_ms,
             first_event_ms=None if first is None else round((first - self._created_seconds) * 1000),
             runtime_ms=self.runtime_ms,
-            tier=order.card.paid_tier(order.tier),
-            unit=order.card.unit(),
+            tier=self._price.paid_tier(order.tier),
+            unit=self._price.billed_unit or order.card.unit(),
             quantity=usage.quantity,
+            tag=order.tag,
         )

@@ -31,15 +31,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from decimal import Decimal, InvalidOperation
-from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
+from inferd.catalog.card_price import CardPrice
 from inferd.errors import BadRequest
-from inferd.money import Rate, nanos_from_usd
+from inferd.money import Rate
 from inferd.tasks.base import TASK_UNITS, TaskName, Tier, Unit
 from inferd.tasks.media import MediaKind
 
@@ -48,7 +47,6 @@ _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
-UNITS: tuple[Unit, ...] = get_args(Unit)
 MEDIA_TOKENS = 4096
 """The most that one picture may cost where the card's options do not say `media_tokens_max`."""
 
@@ -123,66 +121,6 @@ class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transform: Literal["gguf-q4_0"] | None = None
 
 
-class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Quoted decimals: dollars per million tokens or characters, per second, per image unit."""
-
-    input: str = "0"
-    output: str = "0"
-    cached: str | None = None
-    """Input tokens served from the prefix cache; absent: the input price."""
-    priority: str | None = None
-    """What all of it is multiplied with in the tier `priority`, such as "1.5"; absent: no tier."""
-    flex: str | None = None
-    """The same for the tier `flex`, such as "0.8"."""
-    input_characters: str | None = None
-    """Per million."""
-    input_seconds: str | None = None
-    output_seconds: str | None = None
-    image_units: str | None = None
-    compute_seconds: str | None = None
-
-    def units(self) -> dict[Unit, str]:
-        """What is quoted besides tokens."""
-        return {unit: quote for unit in UNITS if (quote := getattr(self, unit)) is not None}
-
-    def unit_rate(self, unit: Unit | None) -> Rate:
-        """The rate of the task's own unit; 0 where none is quoted."""
-        quote = None if unit is None else self.units().get(unit)
-        if quote is None:
-            return Rate(0)
-        million = "0" if unit == "input_characters" else "6"
-        nanos = nanos_from_usd(str(Decimal(quote).scaleb(int(million))))
-        if nanos < 0:
-            raise ValueError(f"A price cannot be negative: {quote!r}.")
-        return Rate(nanos)
-
-    def tiers(self) -> dict[Tier, int]:
-        """Multipliers in millionths, of the tiers that the model has."""
-        quotes: dict[Tier, str | None] = {"priority": self.priority, "flex": self.flex}
-        return {tier: _millionths(quote) for tier, quote in quotes.items() if quote is not None}
-
-    def rates(self) -> tuple[Rate, Rate, Rate]:
-        """(input, cached, output) as integers."""
-        cached = self.cached if self.cached is not None else self.input
-        quotes = (self.input, cached, self.output)
-        for quote in quotes:
-            if nanos_from_usd(quote) < 0:
-                raise ValueError(f"A price cannot be negative: {quote!r}.")
-        a, b, c = (Rate(nanos_from_usd(quote)) for quote in quotes)
-        return a, b, c
-
-
-@cache
-def _millionths(quote: str) -> int:
-    try:
-        value = Decimal(quote) * 1_000_000
-    except InvalidOperation:
-        raise ValueError(f"A multiplier is a decimal, not {quote!r}.") from None
-    if not value.is_finite() or value != int(value) or not 0 < value <= 1_000_000_000:
-        raise ValueError(f"A multiplier has at most six decimals and is in (0, 1000]: {quote!r}.")
-    return int(value)
-
-
 class ModelServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An OpenAI-compatible server that computes this model."""
 
@@ -242,12 +180,12 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.price.rates()
 
     def unit(self) -> Unit | None:
-        """What its task is billed in besides tokens."""
+        """What its task is counted in besides tokens; its price may name another unit."""
         return TASK_UNITS.get(self.task)
 
     def unit_rate(self) -> Rate:
         """Of its unit; 0 for a free model."""
-        return Rate(0) if self.price is None else self.price.unit_rate(self.unit())
+        return Rate(0) if self.price is None else self.price.unit_rate()
 
     def media_tokens_max(self) -> int:
         """The most tokens that one picture in a chat can become."""
@@ -278,12 +216,10 @@ def read_card(text: bytes, *, origin: str) -> ModelCard:
     """Decode and check one card. Raises BadRequest whose sentence names `origin`."""
     try:
         card = msgspec.toml.decode(text, type=ModelCard)
-        card.rates()
-        card.unit_rate()
-        card.tiers()
+        problems = _problems(card)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise BadRequest(f"The model card {origin} is not valid: {error}") from error
-    for problem in _problems(card):
+    for problem in problems:
         raise BadRequest(f"The model card {origin} is not valid: {problem}")
     return card
 
@@ -294,8 +230,6 @@ def _problems(card: ModelCard) -> list[str]:
         found.append(f"{card.name!r} is not a model name of the form owner/name.")
     if card.modalities and card.task != "text-generation":
         found.append("modalities are what a chat model takes besides text.")
-    if card.price is None and not card.free:
-        found.append("it has no price; say `free = true` if it costs nothing.")
     if card.slots < 1 or card.context_length < (card.unit() is None):
         found.append("context_length and slots start at 1.")
     found += _price_problems(card)
@@ -310,10 +244,9 @@ def _problems(card: ModelCard) -> list[str]:
 
 def _price_problems(card: ModelCard) -> list[str]:
     if card.price is None:
-        return []
-    unit, units = card.unit(), card.price.units()
-    found = [f"{card.task} is not billed in {other}." for other in units if other != unit]
-    if not any((*card.rates(), card.unit_rate())):
+        return [] if card.free else ["it has no price; say `free = true` if it costs nothing."]
+    found = card.price.problems(card.task)
+    if not card.price.costs():
         found.append("every price in it is 0; say `free = true` if it costs nothing.")
     return found
 

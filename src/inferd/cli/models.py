@@ -47,7 +47,7 @@ def _short_price(card: ModelCard) -> str:
     """Per million tokens in and out, or what the task's own unit costs."""
     if card.price is None:
         return "free"
-    unit = card.unit()
+    unit = card.price.unit()
     if unit is None:
         return f"{card.price.input} / {card.price.output} per million tokens"
     quote = card.price.units().get(unit, "0")

@@ -26,7 +26,13 @@ TaskName = Literal[
 """DeepInfra's names for kinds of work; `document-to-text` (reading a page's text) is ours."""
 
 Unit = Literal[
-    "input_seconds", "input_characters", "image_units", "output_seconds", "compute_seconds"
+    "input_seconds",
+    "input_characters",
+    "image_units",
+    "output_seconds",
+    "frame_units",
+    "compute_seconds",
+    "uptime_seconds",
 ]
 """What is billed besides tokens.
 
@@ -34,7 +40,9 @@ input_seconds     seconds of audio that were listened to
 input_characters  characters that were spoken
 image_units       images of 1,048,576 pixels at the model's default number of steps
 output_seconds    seconds of video that were made
+frame_units       frames of video of 1,048,576 pixels
 compute_seconds   seconds that the engine computed
+uptime_seconds    seconds that a replica was up; paid by an account, whoever calls
 """
 
 MICRO = 1_000_000
@@ -51,6 +59,17 @@ TASK_UNITS: dict[TaskName, Unit] = {
     "document-to-text": "compute_seconds",
 }
 """The unit of a task's quantity; a task that is not here is billed by its tokens alone."""
+
+ANY_TASK_UNITS: tuple[Unit, ...] = ("compute_seconds", "uptime_seconds")
+"""What any model may be priced in instead."""
+
+
+def priced_units(task: TaskName) -> tuple[Unit, ...]:
+    """What a model of this task may be priced in besides tokens."""
+    films: tuple[Unit, ...] = ("frame_units",) if task == "text-to-video" else ()
+    own = TASK_UNITS.get(task)
+    first: tuple[Unit, ...] = () if own is None else (own,)
+    return (*first, *films, *(unit for unit in ANY_TASK_UNITS if unit != own))
 
 
 Tier = Literal["default", "priority", "flex"]
