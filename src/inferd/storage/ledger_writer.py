@@ -14,26 +14,19 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from inferd.errors import EngineFailed, InferdError, Unavailable
+from inferd.storage import ledger_statements as say
 from inferd.storage.database import pragmas
 from inferd.storage.journal import Journal
-from inferd.storage.rows import EntryRow, LedgerWrite, Reserve, Settle
+from inferd.storage.rows import LedgerWrite, Settle
 
-_COLUMNS = EntryRow.__struct_fields__
-_SETTLE = (
-    # Not OR IGNORE: that would also swallow a row that breaks a CHECK.
-    f"INSERT INTO entries ({', '.join(_COLUMNS)}) "
-    f"VALUES ({', '.join('?' * len(_COLUMNS))}) ON CONFLICT (request_id) DO NOTHING"
-)
-_RESERVE = "INSERT INTO reservations VALUES (?, ?, ?, ?) ON CONFLICT (request_id) DO NOTHING"
-_RELEASE = "DELETE FROM reservations WHERE request_id = ?"
 GROUP_MAX = 512
 RETRY_SECONDS = 1.0
 """How often the database is tried again while it fails."""
 
-_Item = tuple[LedgerWrite, "asyncio.Future[None]"]
+_Item = tuple[LedgerWrite, "asyncio.Future[bool]"]
+_Outcome = bool | InferdError
+"""True: written. False: the request was settled before, nothing was written. Or why it failed."""
 
 
 class LedgerWriter:
@@ -61,9 +54,17 @@ class LedgerWriter:
         self._close_connection()
         self._thread.start()
 
-    def submit(self, write: LedgerWrite) -> asyncio.Future[None]:
-        """Queue a write; the future resolves when it is committed, or raises Unavailable."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    @property
+    def behind(self) -> bool:
+        """True while writes lie in the journal that the database does not have."""
+        return self._journal.pending()
+
+    def submit(self, write: LedgerWrite) -> asyncio.Future[bool]:
+        """Queue a write; the future resolves when it is committed, or raises Unavailable.
+
+        False: a settlement of a request that was settled before. Nothing was written then.
+        """
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put((write, done))
         return done
 
@@ -103,65 +104,55 @@ class LedgerWriter:
         else:
             self.healthy = True
 
-    def _commit(self, writes: list[LedgerWrite]) -> dict[int, InferdError]:
-        """Commit a group; index → why that write did not count."""
+    def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        """Commit a group; what came of each write."""
         try:
             self._recover()
-            refused = self._write(writes)
+            outcomes = self._write(writes)
         except (sqlite3.Error, OSError):
             self._close_connection()
             return self._to_journal(writes)
         self.healthy = True
-        return {index: EngineFailed("The usage was refused by the ledger.") for index in refused}
+        return outcomes
 
-    def _to_journal(self, writes: list[LedgerWrite]) -> dict[int, InferdError]:
+    def _to_journal(self, writes: list[LedgerWrite]) -> list[_Outcome]:
         try:
             self._journal.append(writes)
         except OSError:
             self.healthy = False
             error = Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)
-            return dict.fromkeys(range(len(writes)), error)
-        return {}
+            return [error] * len(writes)
+        return [True] * len(writes)
 
     def _recover(self) -> None:
         if self._journal.pending():
             writes = list(self._journal.read())
-            refused = self._write(writes)
+            outcomes = self._write(writes)
+            refused = [w for w, o in zip(writes, outcomes, strict=True) if not isinstance(o, bool)]
             if refused:
-                self._refused.append([writes[index] for index in refused])
+                self._refused.append(refused)
             self._journal.clear()
         elif not self.healthy:
             self._write([])
 
-    def _write(self, writes: Sequence[LedgerWrite]) -> list[int]:
-        """One transaction. Returns the writes that break a constraint; the others are in."""
+    def _write(self, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+        """One transaction. A write that breaks a constraint is left out, the others are in."""
         if self._connection is None:
             self._connection = sqlite3.connect(self._path, isolation_level=None)
             for statement in pragmas(power_safe=self._power_safe):
                 self._connection.execute(statement)
-        if len(writes) == 1 and not (isinstance(writes[0], Settle) and writes[0].held):
+        if len(writes) == 1 and not isinstance(writes[0], Settle):
             # One statement is a transaction by itself: a hop through the interpreter lock less.
-            return self._apply_all(self._connection, writes)
+            return [_apply(self._connection, writes[0])]
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            refused = self._apply_all(self._connection, writes)
+            outcomes = _apply_all(self._connection, writes)
             self._connection.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-        return refused
-
-    def _apply_all(
-        self, connection: sqlite3.Connection, writes: Sequence[LedgerWrite]
-    ) -> list[int]:
-        refused: list[int] = []
-        for index, write in enumerate(writes):
-            try:
-                _apply(connection, write)
-            except sqlite3.IntegrityError:
-                refused.append(index)
-        return refused
+        return outcomes
 
     def _close_connection(self) -> None:
         if self._connection is not None:
@@ -169,38 +160,46 @@ class LedgerWriter:
             self._connection = None
 
 
-def _apply(connection: sqlite3.Connection, write: LedgerWrite) -> None:
-    if isinstance(write, Settle):
-        entry = write.entry
-        connection.execute(_SETTLE, msgspec.structs.astuple(entry))
-        if write.held:
-            connection.execute(_RELEASE, (entry.request_id,))
-    elif isinstance(write, Reserve):
-        row = write.reservation
-        values = (row.request_id, row.account_id, row.nanos, row.created_unix_ns)
-        connection.execute(_RESERVE, values)
-    else:
-        connection.execute(_RELEASE, (write.request_id,))
+def _apply_all(connection: sqlite3.Connection, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+    outcomes = [_apply(connection, write) for write in writes]
+    new = [
+        write
+        for write, outcome in zip(writes, outcomes, strict=True)
+        if outcome is True and isinstance(write, Settle)
+    ]
+    for batch in (say.let_go(writes), *say.booked(new)):
+        if batch.rows:
+            connection.executemany(batch.sql, batch.rows)
+    return outcomes
 
 
-_Outcome = tuple["asyncio.Future[None]", InferdError | None]
+def _apply(connection: sqlite3.Connection, write: LedgerWrite) -> _Outcome:
+    statement = say.of_write(write)
+    try:
+        changed = connection.execute(statement.sql, statement.values).rowcount
+    except sqlite3.IntegrityError:
+        return EngineFailed("The usage was refused by the ledger.")
+    return changed > 0 or not isinstance(write, Settle)
 
 
-def _tell(group: list[_Item], errors: dict[int, InferdError]) -> None:
+_Told = tuple["asyncio.Future[bool]", _Outcome]
+
+
+def _tell(group: list[_Item], outcomes: list[_Outcome]) -> None:
     """Resolve the futures, with one hop for each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-    for index, (_, done) in enumerate(group):
-        by_loop.setdefault(done.get_loop(), []).append((done, errors.get(index)))
-    for loop, outcomes in by_loop.items():
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Told]] = {}
+    for (_, done), outcome in zip(group, outcomes, strict=True):
+        by_loop.setdefault(done.get_loop(), []).append((done, outcome))
+    for loop, told in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, outcomes)
+            loop.call_soon_threadsafe(_resolve, told)
 
 
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for done, error in outcomes:
+def _resolve(told: list[_Told]) -> None:
+    for done, outcome in told:
         if done.done():
             continue
-        if error is None:
-            done.set_result(None)
+        if isinstance(outcome, bool):
+            done.set_result(outcome)
         else:
-            done.set_exception(error)
+            done.set_exception(outcome)

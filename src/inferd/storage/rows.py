@@ -28,6 +28,8 @@ class AccountRow(msgspec.Struct, frozen=True):
     suspended: str | None = None
     """Why it may not spend at the moment."""
     deleted_unix_ns: int | None = None
+    monthly_limit_nanos: int | None = None
+    """What it may spend in a month of UTC; None: no limit."""
 
 
 class TokenRow(msgspec.Struct, frozen=True):
@@ -51,6 +53,8 @@ class TokenRow(msgspec.Struct, frozen=True):
     allowed_models: tuple[str, ...] | None = None
     sealed: bytes | None = None
     """The secret under the installation's key, for verifying JWTs; None: never used since 0005."""
+    monthly_limit_nanos: int | None = None
+    """What it may spend in a month of UTC; None: no limit."""
 
 
 class PersonRow(msgspec.Struct, frozen=True):
@@ -136,6 +140,8 @@ class EntryRow(msgspec.Struct, frozen=True):
     """Millionths of it."""
     tag: str | None = None
     """The caller's own word for what the request belongs to."""
+    jwt_id: str | None = None
+    """The scoped JWT that was shown: it has a spending counter of its own."""
 
 
 class ReservationRow(msgspec.Struct, frozen=True):
@@ -145,6 +151,8 @@ class ReservationRow(msgspec.Struct, frozen=True):
     account_id: str
     nanos: int
     created_unix_ns: int
+    gateway: str = ""
+    """Which gateway runs it; "": there is one alone."""
 
 
 JobStatus = Literal["queued", "running", "succeeded", "failed"]
@@ -173,11 +181,18 @@ class JobRow(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle"):
-    """Write the entry and drop the request's reservation, together. Idempotent by request id."""
+    """Write the entry, add its cost to its purses, drop its reservation, all in one transaction.
+
+    Idempotent by request id: of an entry that is there already nothing is written.
+    """
 
     entry: EntryRow
     held: bool = True
     """There is a reservation to drop."""
+    gateway: str = ""
+    """Whose leases pay."""
+    leases: tuple[tuple[str, int], ...] = ()
+    """Purse → nano-dollars to take off the gateway's lease of it."""
 
 
 class Reserve(msgspec.Struct, frozen=True, tag="reserve"):
@@ -193,4 +208,17 @@ class Release(msgspec.Struct, frozen=True, tag="release"):
 
 
 LedgerWrite = Settle | Reserve | Release
-"""What the ledger's writer thread commits, in groups."""
+"""What the ledger's writer commits, in groups."""
+
+
+class GrantRow(msgspec.Struct, frozen=True):
+    """Credit that an admin gave, or took back: append-only."""
+
+    id: str
+    account_id: str
+    nanos: int
+    """Negative: taken back."""
+    note: str
+    granted_by: str
+    """The token that did it; "": this machine's command line."""
+    created_unix_ns: int

@@ -2,8 +2,11 @@
 
 from alembic import context
 
-import inferd.storage.tables_operation  # noqa: F401
-import inferd.storage.tables_usage  # noqa: F401
+import inferd.storage.tables_access
+import inferd.storage.tables_budgets
+import inferd.storage.tables_limits
+import inferd.storage.tables_operation
+import inferd.storage.tables_usage
 from inferd.storage.tables import metadata
 
 connection = context.config.attributes["connection"]

@@ -1,0 +1,84 @@
+"""Budgets in the database: their limits, what is spent of them, credit that was granted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from inferd.storage.rows import GrantRow
+from inferd.storage.tables import accounts, tokens
+from inferd.storage.tables_budgets import grants, purses
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What an account and one of its tokens may spend; None: no limit."""
+
+    credit_nanos: int | None = None
+    account_month_nanos: int | None = None
+    token_month_nanos: int | None = None
+
+
+async def limits(connection: AsyncConnection, account_id: str, token_id: str) -> Limits:
+    """Of an account and a token. What does not exist has no limit."""
+    token = select(tokens.c.monthly_limit_nanos).where(tokens.c.id == token_id).scalar_subquery()
+    query = select(accounts.c.credit_nanos, accounts.c.monthly_limit_nanos, token).where(
+        accounts.c.id == account_id
+    )
+    found = (await connection.execute(query)).first()
+    return Limits() if found is None else Limits(*found)
+
+
+async def spent(connection: AsyncConnection, keys: Sequence[str]) -> dict[str, int]:
+    """Purse → nano-dollars of all its entries; a purse that is not there has spent nothing."""
+    query = select(purses.c.key, purses.c.spent_nanos).where(purses.c.key.in_(keys))
+    return {row[0]: row[1] for row in await connection.execute(query)}
+
+
+async def grant(connection: AsyncConnection, row: GrantRow) -> bool:
+    """Add to the account's credit, which becomes a budget; False if the grant's id was used."""
+    values = msgspec.structs.asdict(row)
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    added = await connection.execute(
+        dialect.insert(grants).values(**values).on_conflict_do_nothing(index_elements=["id"])
+    )
+    if added.rowcount != 1:
+        return False
+    credit = func.coalesce(accounts.c.credit_nanos, 0) + row.nanos
+    await connection.execute(
+        update(accounts).where(accounts.c.id == row.account_id).values(credit_nanos=credit)
+    )
+    return True
+
+
+async def granted(connection: AsyncConnection, account_id: str) -> Sequence[GrantRow]:
+    """All grants of an account, oldest first."""
+    query = (
+        select(grants)
+        .where(grants.c.account_id == account_id)
+        .order_by(grants.c.created_unix_ns, grants.c.id)
+    )
+    return [GrantRow(*row) for row in await connection.execute(query)]
+
+
+async def set_monthly_limit(
+    connection: AsyncConnection, account_id: str, nanos: int | None
+) -> bool:
+    """Of an account; None: no limit. False if there is no such account."""
+    change = update(accounts).where(accounts.c.id == account_id)
+    return (await connection.execute(change.values(monthly_limit_nanos=nanos))).rowcount == 1
+
+
+async def set_token_monthly_limit(
+    connection: AsyncConnection, account_id: str, token_id: str, nanos: int | None
+) -> bool:
+    """Of a live token of the account; None: no limit. False if there is no such token."""
+    change = update(tokens).where(
+        tokens.c.id == token_id,
+        tokens.c.account_id == account_id,
+        tokens.c.revoked_unix_ns.is_(None),
+    )
+    return (await connection.execute(change.values(monthly_limit_nanos=nanos))).rowcount == 1
