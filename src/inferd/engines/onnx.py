@@ -30,6 +30,11 @@ class OnnxSession(Protocol):
         """Names of the outputs."""
         ...
 
+    @property
+    def notes(self) -> dict[str, str]:
+        """What the model's maker wrote into the file."""
+        ...
+
     def run(self, feeds: dict[str, Array]) -> list[Array]:
         """All outputs, in their order. Raises whatever the library raises."""
         ...
@@ -40,6 +45,7 @@ class _Session:
         self._session = session
         self.inputs = tuple(str(one.name) for one in session.get_inputs())
         self.outputs = tuple(str(one.name) for one in session.get_outputs())
+        self.notes: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
         return cast("list[Array]", self._session.run(None, feeds))

@@ -19,6 +19,7 @@ ENGINES = {
     "kokoro": "inferd.engines.kokoro:KokoroEngine",
     "llama_embedder": "inferd.engines.llama_embedder:LlamaEmbedderEngine",
     "llm_reranker": "inferd.engines.llm_reranker:LlmRerankerEngine",
+    "ocr": "inferd.engines.ocr:OcrEngine",
     "onnx_classifier": "inferd.engines.onnx_classifier:OnnxClassifierEngine",
     "onnx_cross_encoder": "inferd.engines.onnx_cross_encoder:OnnxCrossEncoderEngine",
     "onnx_encoder": "inferd.engines.onnx_encoder:OnnxEncoderEngine",
