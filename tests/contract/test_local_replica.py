@@ -17,8 +17,9 @@ from inferd.catalog.progress import FetchProgress
 from inferd.errors import ContextLengthExceeded, EngineFailed, Unavailable
 from inferd.serving.local import LocalOptions, LocalReplica
 from inferd.serving.replica import Flight, ReplicaDied
+from inferd.serving.wire import EVENT_BYTES, WINDOW_BYTES
 from inferd.tasks.every import Event
-from inferd.tasks.text_generation import Done, Text, TextGenerationRequest, TextPrompt
+from inferd.tasks.text_generation import Done, Started, Text, TextGenerationRequest, TextPrompt
 from tests.gateway import echo_card
 
 Make = Callable[..., LocalReplica]
@@ -186,3 +187,25 @@ async def test_the_child_gets_no_environment_but_what_it_is_given(
     names = {pair.partition(b"=")[0] for pair in environment.read_bytes().split(b"\0")}
     assert b"SOME_SECRET" not in names
     assert {b"OMP_WAIT_POLICY", b"OMP_NUM_THREADS"} <= names
+
+
+async def test_who_stops_reading_holds_up_his_own_request_alone(make: Make) -> None:
+    replica = make()
+    await replica.start()
+    flight = Flight()
+    async with aclosing(replica.run("R1", ask("w " * 900), flight)) as unread:
+        assert isinstance(await anext(unread), Started)
+        for number in range(20):
+            others = [event async for event in replica.run(f"S{number}", ask("w " * 200), Flight())]
+            assert isinstance(others[-1], Done)
+    window = WINDOW_BYTES // EVENT_BYTES
+    assert 0 < flight.usage.output_tokens <= window, "it was not computed on for nobody"
+
+
+async def test_a_long_answer_needs_credit_and_gets_it(make: Make) -> None:
+    replica = make()
+    await replica.start()
+    events = await events_of(replica, ask("w " * 900, max_tokens=90))
+    assert isinstance(events[-1], Done)
+    events = await events_of(replica, ask("w " * 490))
+    assert sum(isinstance(event, Text) for event in events) == 490

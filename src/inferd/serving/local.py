@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -19,12 +18,13 @@ from inferd.catalog.card import ModelCard
 from inferd.catalog.progress import FetchProgress
 from inferd.engines.base import Features, Request, Resources
 from inferd.errors import EngineFailed, InferdError
+from inferd.serving.inbox import Inbox
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFacts
 from inferd.serving.wire import (
     Cancel,
     Close,
+    Credit,
     Events,
-    Failed,
     FromWorker,
     Load,
     Loaded,
@@ -61,24 +61,6 @@ class LocalOptions(msgspec.Struct, frozen=True):
     """All of it; nothing is inherited."""
 
 
-class _Inbox:
-    """Events of one request that its reader has not taken yet. Bounded by the context length."""
-
-    def __init__(self) -> None:
-        self.events: deque[Event | InferdError] = deque()
-        self.filled = asyncio.Event()
-
-    def put(self, event: Event | InferdError) -> None:
-        self.events.append(event)
-        self.filled.set()
-
-    async def take(self) -> Event | InferdError:
-        while not self.events:
-            self.filled.clear()
-            await self.filled.wait()
-        return self.events.popleft()
-
-
 class LocalReplica:
     """Fetches, spawns, loads, runs, stops."""
 
@@ -90,7 +72,7 @@ class LocalReplica:
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
         self._port: Port | None = None
-        self._inboxes: dict[str, _Inbox] = {}
+        self._inboxes: dict[str, Inbox] = {}
         self._starting: asyncio.Task[ReplicaFacts] | None = None
         self._stopping = False
         self._private_dir: Path | None = None
@@ -185,7 +167,9 @@ class LocalReplica:
             raise ReplicaDied("The worker that served this request ended.")
         self._send(Run(request_id, request))
         # Nothing is read between these lines: the worker's first word finds its inbox.
-        inbox = self._inboxes[request_id] = _Inbox()
+        inbox = self._inboxes[request_id] = Inbox(
+            lambda size_bytes: self._send(Credit(request_id, size_bytes))
+        )
         ended = False
         try:
             while not ended:
@@ -199,7 +183,7 @@ class LocalReplica:
                 await self._cancel(request_id, inbox, flight)
             del self._inboxes[request_id]
 
-    async def _cancel(self, request_id: str, inbox: _Inbox, flight: Flight) -> None:
+    async def _cancel(self, request_id: str, inbox: Inbox, flight: Flight) -> None:
         self._send(Cancel(request_id))
         try:
             async with asyncio.timeout(CANCEL_SECONDS_MAX):
@@ -245,7 +229,7 @@ class LocalReplica:
             case Events(items):
                 for request_id, event in items:
                     if inbox := self._inboxes.get(request_id):
-                        inbox.put(error_of(event.failure) if isinstance(event, Failed) else event)
+                        inbox.put(event)
             case Loaded(features):
                 self._loaded.set_result(features)
             case LoadFailed(failure):

@@ -4,6 +4,11 @@
 
 Requests are multiplexed by id; a cancel is its own message and never waits behind output. Events
 that are ready together travel in one frame.
+
+Output flows against credit, for each request apart: the worker may be WINDOW_BYTES ahead of the
+reader, who gives back what he has taken with `Credit`. A reader who stops holds up his own request
+and nobody else's, and neither process keeps more than the window for him. What ends a request with
+an error, and whatever comes after a cancel, waits for no credit.
 """
 
 from __future__ import annotations
@@ -18,7 +23,15 @@ import msgspec
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources
 from inferd.errors import BY_CODE, BadRequest, EngineFailed, InferdError
+from inferd.tasks.base import CHUNK_BYTES_MAX, Chunk
 from inferd.tasks.every import Event
+
+WINDOW_BYTES = 4 * CHUNK_BYTES_MAX
+"""Output of one request that may lie between the engine and its reader."""
+CREDIT_BYTES = WINDOW_BYTES // 4
+"""Taken before credit is given back: a message for every 64 events or each whole chunk."""
+EVENT_BYTES = 4096
+"""What an event without bytes counts for; a token with twenty alternatives is about as large."""
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """A request body is at most 10 MB by default, its text at most doubles in msgpack; 64 MiB leaves
@@ -45,6 +58,13 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     """Stop computing it; answered by `Stopped`, `Done` or `Failed` of that id."""
 
     request_id: str
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
+    """The reader has taken so much more of this request's output."""
+
+    request_id: str
+    size_bytes: int
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
@@ -78,13 +98,22 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     failure: Failure
 
 
+class Piece(msgspec.Struct, frozen=True, array_like=True, tag="piece"):
+    """The next bytes of the vectors of an `Embedded` that is too large for one message."""
+
+    data: bytes
+
+
+Output = Event | Failed | Piece
+
+
 class Events(msgspec.Struct, frozen=True, array_like=True, tag="events"):
     """Events of any requests, in the order they happened."""
 
-    items: list[tuple[str, Event | Failed]]
+    items: list[tuple[str, Output]]
 
 
-ToWorker = Load | Run | Cancel | Close
+ToWorker = Load | Run | Cancel | Credit | Close
 FromWorker = Loaded | LoadFailed | Events
 
 _encoder = msgspec.msgpack.Encoder()
@@ -99,6 +128,13 @@ def error_of(failure: Failure) -> InferdError:
     """Unpack it as the class it was; an unknown code is an engine's failure."""
     kind = BY_CODE.get(failure.code, EngineFailed)
     return kind(failure.message, param=failure.param, detail=failure.detail)
+
+
+def weight(output: Output) -> int:
+    """What it takes of its request's window."""
+    if type(output) is Chunk or type(output) is Piece:
+        return len(output.data)
+    return EVENT_BYTES
 
 
 def frame(message: ToWorker | FromWorker) -> bytes:

@@ -11,110 +11,212 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+
+import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Engine, Request, Resources
 from inferd.engines.registry import engine_class
 from inferd.errors import EngineFailed, InferdError
 from inferd.serving.wire import (
+    EVENT_BYTES,
+    WINDOW_BYTES,
     Cancel,
     Close,
+    Credit,
     Events,
     Failed,
     FromWorker,
     Load,
     Loaded,
     LoadFailed,
+    Output,
+    Piece,
     Port,
     Run,
     ToWorker,
     failure_of,
+    weight,
 )
-from inferd.tasks.every import Event
+from inferd.tasks.base import CHUNK_BYTES_MAX
+from inferd.tasks.embeddings import Embedded
+from inferd.tasks.text_generation import Text
 
 _log = logging.getLogger("inferd.worker")
 
 
 class Worker:
-    """Owns the engine; answers messages."""
+    """Owns the engine. Whoever is connected has requests of his own."""
 
     def __init__(self) -> None:
-        self.port = Port(ToWorker, self._on_message, _gateway_gone)  # type: ignore[arg-type]
         self.closed = asyncio.Event()
-        self._engine: Engine | None = None
-        self._cancels: dict[str, asyncio.Event] = {}
+        self.engine: Engine | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._outbox: list[tuple[str, Event | Failed]] = []
 
-    def _on_message(self, message: ToWorker | FromWorker) -> None:
-        match message:
-            case Run(request_id, request):
-                self._cancels[request_id] = asyncio.Event()
-                self._own(self._run(request_id, request))
-            case Cancel(request_id):
-                if cancel := self._cancels.get(request_id):
-                    cancel.set()
-            case Load(card, resources):
-                self._own(self._load(card, resources))
-            case Close():
-                self._own(self._close())
-            case _:
-                raise AssertionError("the decoder lets nothing else through")
-
-    async def _load(self, card: ModelCard, resources: Resources) -> None:
+    async def load(self, card: ModelCard, resources: Resources) -> Loaded | LoadFailed:
+        """Once, before anything runs."""
         try:
             engine = engine_class(card.engine)()
             features = await asyncio.to_thread(engine.load, card, resources)
         except InferdError as error:
-            self.port.send(LoadFailed(failure_of(error)))
+            return LoadFailed(failure_of(error))
         except Exception as error:  # noqa: BLE001 a library may raise anything while it loads
             _log.exception("load failed")
             failed = EngineFailed("The engine could not load the model.", detail=repr(error))
-            self.port.send(LoadFailed(failure_of(failed)))
-        else:
-            self._engine = engine
-            self.port.send(Loaded(features))
+            return LoadFailed(failure_of(failed))
+        self.engine = engine
+        return Loaded(features)
 
-    async def _run(self, request_id: str, request: Request) -> None:
-        cancel = self._cancels[request_id]
-        try:
-            assert self._engine is not None, "nothing runs before Loaded"
-            async with aclosing(self._engine.run(request, cancel)) as events:
-                async for event in events:
-                    self._emit(request_id, event)
-        except InferdError as error:
-            self._emit(request_id, Failed(failure_of(error)))
-        except Exception as error:  # noqa: BLE001 one bad request must not end the worker
-            _log.exception("request failed")
-            failed = EngineFailed("The engine failed on this request.", detail=repr(error))
-            self._emit(request_id, Failed(failure_of(failed)))
-        finally:
-            del self._cancels[request_id]
-
-    def _emit(self, request_id: str, event: Event | Failed) -> None:
-        """Send with whatever else happens in this turn of the loop."""
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append((request_id, event))
-
-    def _flush(self) -> None:
-        items, self._outbox = self._outbox, []
-        self.port.send(Events(items))
-
-    async def _close(self) -> None:
-        for cancel in self._cancels.values():
-            cancel.set()
-        if self._engine is not None:
-            await self._engine.close()
+    async def close(self) -> None:
+        """Free the engine; the process ends next."""
+        if self.engine is not None:
+            await self.engine.close()
         self.closed.set()
 
-    def _own(self, work: Coroutine[None, None, None]) -> None:
-        # Held by the worker until done; the process ends with them.
+    def own(self, work: Coroutine[None, None, None]) -> None:
+        """Run it; held here until it is done. The process ends with what is left."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class _Running:
+    """One request that is computed: whether it shall stop, and how far it may run ahead."""
+
+    __slots__ = ("_moved", "cancelled", "credit")
+
+    def __init__(self) -> None:
+        self.cancelled = asyncio.Event()
+        self.credit = WINDOW_BYTES
+        self._moved = asyncio.Event()
+
+    def cancel(self) -> None:
+        """Stop the engine; nothing waits for credit any more."""
+        self.cancelled.set()
+        self._moved.set()
+
+    def pay(self, size_bytes: int) -> None:
+        """The reader has taken so much."""
+        self.credit += size_bytes
+        self._moved.set()
+
+    async def room(self) -> None:
+        """Wait until there is credit, or none is needed."""
+        while self.credit <= 0 and not self.cancelled.is_set():
+            self._moved.clear()
+            await self._moved.wait()
+
+
+class Connection:
+    """One gateway that asks, and its requests. Once it is lost they are cancelled.
+
+    Only the `owner`, who started this process, may load and close.
+    """
+
+    def __init__(
+        self, worker: Worker, on_lost: Callable[[], None] | None = None, *, owner: bool = False
+    ) -> None:
+        self.port = Port(ToWorker, self._on_message, self._on_lost)  # type: ignore[arg-type]
+        self._worker = worker
+        self._lost = on_lost
+        self._owner = owner
+        self._running: dict[str, _Running] = {}
+        self._outbox: list[tuple[str, Output]] = []
+        self._outbox_bytes = 0
+
+    def _on_message(self, message: ToWorker | FromWorker) -> None:
+        match message:
+            case Credit(request_id, size_bytes):
+                if running := self._running.get(request_id):
+                    running.pay(size_bytes)
+            case Run(request_id, request):
+                self._running[request_id] = _Running()
+                self._worker.own(self._run(request_id, request))
+            case Cancel(request_id):
+                if running := self._running.get(request_id):
+                    running.cancel()
+            case Load(card, resources) if self._owner:
+                self._worker.own(self._load(card, resources))
+            case Close() if self._owner:
+                self._cancel_all()
+                self._worker.own(self._worker.close())
+            case _:
+                _log.error("a peer said what it may not say")
+                self.port.close()
+
+    async def _load(self, card: ModelCard, resources: Resources) -> None:
+        self.port.send(await self._worker.load(card, resources))
+
+    async def _run(self, request_id: str, request: Request) -> None:
+        running = self._running[request_id]
+        try:
+            assert self._worker.engine is not None, "nothing runs before Loaded"
+            async with aclosing(self._worker.engine.run(request, running.cancelled)) as events:
+                async for event in events:
+                    if type(event) is Embedded and len(event.vectors) > CHUNK_BYTES_MAX:
+                        await self._send_vectors(request_id, running, event)
+                        continue
+                    if running.credit <= 0:
+                        await running.room()
+                    self._emit(request_id, running, event)
+        except InferdError as error:
+            self._emit(request_id, running, Failed(failure_of(error)))
+        except Exception as error:  # noqa: BLE001 one bad request must not end the worker
+            _log.exception("request failed")
+            failed = EngineFailed("The engine failed on this request.", detail=repr(error))
+            self._emit(request_id, running, Failed(failure_of(failed)))
+        finally:
+            del self._running[request_id]
+
+    async def _send_vectors(self, request_id: str, running: _Running, event: Embedded) -> None:
+        view = memoryview(event.vectors)
+        for at in range(0, len(view), CHUNK_BYTES_MAX):
+            await running.room()
+            self._emit(request_id, running, Piece(bytes(view[at : at + CHUNK_BYTES_MAX])))
+        await running.room()
+        self._emit(request_id, running, msgspec.structs.replace(event, vectors=b""))
+
+    def _emit(self, request_id: str, running: _Running, output: Output) -> None:
+        """Send with whatever else happens in this turn of the loop."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append((request_id, output))
+        # Most are text; a call would cost as much as the rest of this.
+        size = EVENT_BYTES if type(output) is Text else weight(output)
+        running.credit -= size
+        self._outbox_bytes += size
+        if self._outbox_bytes >= CHUNK_BYTES_MAX:
+            self._flush()
+
+    def _flush(self) -> None:
+        items, self._outbox, self._outbox_bytes = self._outbox, [], 0
+        if not items:
+            return
+        try:
+            self.port.send(Events(items))
+        except InferdError:
+            # One of them fits no frame; the others must not be lost with it.
+            for request_id, output in items:
+                self._send_alone(request_id, output)
+
+    def _send_alone(self, request_id: str, output: Output) -> None:
+        try:
+            self.port.send(Events([(request_id, output)]))
+        except InferdError:
+            _log.exception("an event fits no frame")
+            failed = EngineFailed("The engine's answer is too large.")
+            self.port.send(Events([(request_id, Failed(failure_of(failed)))]))
+
+    def _on_lost(self) -> None:
+        self._cancel_all()
+        if self._lost is not None:
+            self._lost()
+
+    def _cancel_all(self) -> None:
+        for running in self._running.values():
+            running.cancel()
 
 
 def _gateway_gone() -> None:
@@ -124,8 +226,10 @@ def _gateway_gone() -> None:
 async def main(descriptor: int) -> None:
     """Serve one gateway over the inherited descriptor."""
     worker = Worker()
+    connection = Connection(worker, _gateway_gone, owner=True)
     loop = asyncio.get_running_loop()
-    await loop.create_unix_connection(lambda: worker.port, sock=socket.socket(fileno=descriptor))
+    sock = socket.socket(fileno=descriptor)
+    await loop.create_unix_connection(lambda: connection.port, sock=sock)
     await worker.closed.wait()
 
 

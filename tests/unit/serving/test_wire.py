@@ -13,6 +13,7 @@ from inferd.serving.wire import (
     FRAME_BYTES_MAX,
     Cancel,
     Close,
+    Credit,
     Events,
     Failed,
     Frames,
@@ -20,6 +21,7 @@ from inferd.serving.wire import (
     Load,
     Loaded,
     LoadFailed,
+    Piece,
     Run,
     ToWorker,
     error_of,
@@ -46,6 +48,7 @@ TO_WORKER = [
     Run("R1", REQUEST),
     Cancel("R1"),
     Close(),
+    Credit("R1", 4096),
 ]
 FROM_WORKER = [
     Loaded(Features(("text-generation",), 8, 100)),
@@ -58,6 +61,7 @@ FROM_WORKER = [
             ("R1", Done(("eos",), USAGE, 5)),
             ("R2", Stopped(USAGE)),
             ("R3", Failed(FAILURE)),
+            ("R4", Piece(b"\0\1")),
         ]
     ),
 ]
@@ -81,12 +85,14 @@ def test_the_bytes_of_each_message_are_these() -> None:
         "run": msgspec.msgpack.decode(frame(TO_WORKER[1])[4:]),
         "cancel": msgspec.msgpack.decode(frame(TO_WORKER[2])[4:]),
         "close": msgspec.msgpack.decode(frame(TO_WORKER[3])[4:]),
+        "credit": msgspec.msgpack.decode(frame(TO_WORKER[4])[4:]),
         "loaded": msgspec.msgpack.decode(frame(FROM_WORKER[0])[4:]),
         "events": msgspec.msgpack.decode(frame(FROM_WORKER[2])[4:]),
     }
     usage = [3, 1, 2, False, 0, 0]
     assert shown["cancel"] == ["cancel", "R1"]
     assert shown["close"] == ["close"]
+    assert shown["credit"] == ["credit", "R1", 4096]
     assert shown["run"][:2] == ["run", "R1"]
     assert shown["run"][2]["prompt"] == {
         "type": "chat",
@@ -104,6 +110,7 @@ def test_the_bytes_of_each_message_are_these() -> None:
         ["R1", ["done", ["eos"], usage, 5, []]],
         ["R2", ["stopped", usage]],
         ["R3", ["failed", ["context_length_exceeded", "Too long.", "messages", "d"]]],
+        ["R4", ["piece", b"\0\1"]],
     ]
 
 
