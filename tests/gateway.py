@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from inferd.access.changes import Changes
 from inferd.access.installation import installation_key
+from inferd.access.limit_book import LimitBook
 from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
@@ -230,9 +232,10 @@ async def gateway(
         migrate(path)
         database = Database(path)
         stack.push_async_callback(database.close)
+        changes = Changes(database, clock)
         writer = LedgerWriter(path)
         stack.push_async_callback(writer.close)
-        tokens = Tokens(database, installation_key(tmp_path), clock)
+        tokens = Tokens(database, installation_key(tmp_path), clock, changes=changes)
         await tokens.ensure_admin(ADMIN_TOKEN)
         ledger = Ledger(writer, database, clock)
         await ledger.start()
@@ -247,7 +250,8 @@ async def gateway(
             lambda card: card.memory_bytes or 1,
         )
         stack.push_async_callback(router.close)
-        rooms = Rooms(router, ledger, Limits(clock, concurrency), clock)
+        live = Limits(clock, concurrency)
+        limits = await LimitBook.opened(database, live, changes, clock)
         services = Services(
             catalog=Catalog(known),
             router=router,
@@ -255,7 +259,9 @@ async def gateway(
             ledger=ledger,
             prices=prices,
             database=database,
-            gate=Gate(rooms, prices),
+            gate=Gate(Rooms(router, ledger, live, clock), prices),
+            changes=changes,
+            limits=limits,
             clock=clock,
             options=options or ApiOptions(),
             media_dir=tmp_path,

@@ -16,6 +16,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from inferd.clock import Clock, SystemClock
+from inferd.storage import changes
 from inferd.storage.changes import Change, Kind
 from inferd.storage.database import Database
 
@@ -27,8 +29,9 @@ Listener = Callable[[str | None], Awaitable[None]]
 class Changes:
     """Tells the listeners of this process."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self._database = database
+        self._clock = clock or SystemClock()
         self._listeners: dict[str, list[Listener]] = {}
 
     def listen(self, kind: Kind, listener: Listener) -> None:
@@ -41,6 +44,7 @@ class Changes:
         async with self._database.writing() as connection:
             change = Change(connection)
             yield change
+            await changes.write(change, self._clock.unix_ns())
         for kind, subject in change.touched:
             await self.tell(kind, subject)
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from inferd.access.caller import INFERENCE_RUN, Caller
 from inferd.access.limits import Ticket
 from inferd.admission.bounds import most, most_tokens
-from inferd.admission.work import Order, Rooms, Work
+from inferd.admission.work import Order, Rooms, Terms, Work
 from inferd.engines.registry import require_extra
 from inferd.errors import Unavailable
+from inferd.metering.payer import Payer
 from inferd.metering.prices import PriceBook
 from inferd.metering.units import bound
 from inferd.storage.rows import EntryRow
@@ -31,7 +32,7 @@ class Gate:
         self._observers.append(observer)
 
     async def admit(self, caller: Caller, order: Order) -> Work:
-        """Let one order in. No database is read."""
+        """Let one order in. Of a payer that is known no database is read."""
         rooms = self._rooms
         caller.require_funds()
         caller.require_scope(INFERENCE_RUN)
@@ -49,12 +50,18 @@ class Gate:
         await rooms.limits.enter(ticket)
         try:
             nanos = bound(usage, price, order.card, order.request, order.tier)
-            rooms.ledger.reserve(caller.account_id, order.request_id, nanos)
+            now = rooms.clock.unix_ns()
+            if not order.paid:
+                await rooms.ledger.reserve(_payer(caller), order.request_id, nanos, at_unix_ns=now)
         except BaseException:
             rooms.limits.undo(ticket)
             raise
-        return Work(rooms, caller, order, price, ticket, self._settled)
+        return Work(rooms, caller, order, Terms(price, ticket, now), self._settled)
 
     def _settled(self, entry: EntryRow) -> None:
         for observer in self._observers:
             observer(entry)
+
+
+def _payer(caller: Caller) -> Payer:
+    return Payer(caller.account_id, caller.token_id, caller.jwt_id, caller.jwt_limit_nanos)

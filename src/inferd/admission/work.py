@@ -59,6 +59,8 @@ class Order(msgspec.Struct, frozen=True):
     tier: Tier = "default"
     fail_fast: bool = False
     """Be turned away with 429 rather than stand in line."""
+    paid: bool = False
+    """Booked before a crash that lost its answer: it is computed again for nothing."""
 
 
 class Rooms(msgspec.Struct, frozen=True):
@@ -70,6 +72,16 @@ class Rooms(msgspec.Struct, frozen=True):
     clock: Clock
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What work was admitted at."""
+
+    price: Price
+    ticket: Ticket
+    """What it holds of the caller's limits."""
+    created_unix_ns: int
+    """The moment that decides which month pays."""
+
+
 class Work:
     """Admitted work: a slot of the caller's concurrency and, with a budget, reserved money."""
 
@@ -78,8 +90,7 @@ class Work:
         rooms: Rooms,
         caller: Caller,
         order: Order,
-        price: Price,
-        ticket: Ticket,
+        terms: Terms,
         on_settled: Callable[[EntryRow], None],
     ) -> None:
         self.order = order
@@ -90,13 +101,13 @@ class Work:
         """The settled entry, once there is one."""
         self._rooms = rooms
         self._caller = caller
-        self._price = price
-        self._ticket = ticket
+        self._price = terms.price
+        self._ticket = terms.ticket
         self._on_settled = on_settled
-        self._created_unix_ns = rooms.clock.unix_ns()
+        self._created_unix_ns = terms.created_unix_ns
         self._created_seconds = rooms.clock.seconds()
         self._first_event_seconds: float | None = None
-        self._settling: asyncio.Future[None] | None = None
+        self._settling: asyncio.Future[bool] | None = None
         self._billed: Usage | None = None
         """What was settled."""
 
@@ -184,30 +195,32 @@ class Work:
         rooms, order = self._rooms, self.order
         unseen = status == "failed" and self.flight.replica_id is None
         free = isinstance(order.request, TokenizeRequest | DetokenizeRequest)
-        self._leave_limits(unseen=unseen)
-        if (unseen or free) and self.flight.usage == NOTHING:
+        refused = self.error is not None and self.error.status < 500
+        self._leave_limits(happened=not (unseen or refused) or self.flight.usage != NOTHING)
+        if order.paid or ((unseen or free) and self.flight.usage == NOTHING):
             # Refused before any replica saw it, or free: nothing happened that could be billed.
             rooms.ledger.release(order.request_id)
             self._settling = asyncio.get_running_loop().create_future()
-            self._settling.set_result(None)
+            self._settling.set_result(False)
             return
         entry = self._make_entry(status)
         self._settling = rooms.ledger.settle(entry)
         self._settling.add_done_callback(lambda done: self._committed(entry, done))
         await asyncio.shield(self._settling)
 
-    def _leave_limits(self, *, unseen: bool) -> None:
+    def _leave_limits(self, *, happened: bool) -> None:
         limits, usage = self._rooms.limits, self.flight.usage
-        if unseen and usage == NOTHING:
+        if not happened:
             limits.undo(self._ticket)
             return
         limits.correct(self._ticket, usage.input_tokens + usage.output_tokens)
         limits.leave(self._ticket)
 
-    def _committed(self, entry: EntryRow, done: asyncio.Future[None]) -> None:
+    def _committed(self, entry: EntryRow, done: asyncio.Future[bool]) -> None:
         if not done.cancelled() and done.exception() is None:
             self.entry = entry
-            self._on_settled(entry)
+            if done.result():
+                self._on_settled(entry)
 
     def _make_entry(self, status: EntryStatus) -> EntryRow:
         order, caller = self.order, self._caller
@@ -240,4 +253,5 @@ class Work:
             unit=self._price.billed_unit or order.card.unit(),
             quantity=usage.quantity,
             tag=order.tag,
+            jwt_id=caller.jwt_id,
         )

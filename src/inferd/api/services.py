@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from inferd.access.changes import Changes
+from inferd.access.command_sign_in import CommandSignIn
 from inferd.access.fetches import Fetches
 from inferd.access.in_flight_bytes import InFlightBytes
+from inferd.access.limit_book import LimitBook
+from inferd.access.openid import Provider
+from inferd.access.provider_sign_in import ProviderSignIn
+from inferd.access.sessions import Sessions
+from inferd.access.sign_in import SignIn
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.api.address import Network
@@ -53,12 +61,24 @@ class ApiOptions(msgspec.Struct, frozen=True):
     share_prefix_cache: bool = False
     """Reuse cached prompt prefixes across accounts."""
     log_json: bool = False
+
     trusted_proxies: tuple[Network, ...] = ()
     """Networks of the proxies in front; only these may say where a client is."""
     proxy_header: ProxyHeader = "x-forwarded-for"
     """Where they say it."""
+    public_url: str = ""
+    """How browsers reach this gateway, without a path; "": as they did."""
+    session_idle_seconds: float = 12 * 3600
+    """A session ends when it is not used for so long."""
+    session_seconds_max: float = 7 * 86_400
+    """A session ends after so long, however much it is used."""
     cors_origins: tuple[str, ...] = ()
     """Sites whose pages may call with a token; `*`: all."""
+
+    @property
+    def own_origin(self) -> bytes | None:
+        """The origin of our own pages; None: whatever host they were asked of."""
+        return self.public_url.encode() or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,8 @@ class Services:
     prices: PriceBook
     database: Database
     gate: Gate
+    changes: Changes
+    limits: LimitBook
     clock: Clock
     options: ApiOptions = field(default_factory=ApiOptions)
     fetches: Fetches = field(default_factory=Fetches)
@@ -81,6 +103,12 @@ class Services:
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
     blob_dir: Path | None = None
     """Where pictures and films lie that callers fetch by URL."""
+    providers: Mapping[str, Provider] = field(default_factory=dict[str, Provider])
+    """OpenID Connect providers, by name."""
+    sessions: Sessions = field(init=False)
+    sign_in: SignIn = field(init=False)
+    provider_sign_in: ProviderSignIn = field(init=False)
+    command_sign_in: CommandSignIn = field(init=False)
     live: Live = field(init=False)
     blobs: Blobs = field(init=False)
     videos: VideoJobs = field(init=False)
@@ -88,8 +116,24 @@ class Services:
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
+        self._set_up_sign_in()
         folder = self.blob_dir or self.database.directory / "blobs"
         blobs = Blobs(folder, self.clock)
         object.__setattr__(self, "blobs", blobs)
         videos = VideoJobs(self.database, self.gate, blobs, self.clock)
         object.__setattr__(self, "videos", videos)
+
+    def _set_up_sign_in(self) -> None:
+        options = self.options
+        sessions = Sessions(
+            self.database,
+            self.clock,
+            idle_seconds=options.session_idle_seconds,
+            seconds_max=options.session_seconds_max,
+        )
+        by_provider = ProviderSignIn(self.database, self.clock, sessions, self.providers)
+        object.__setattr__(self, "sessions", sessions)
+        object.__setattr__(self, "sign_in", SignIn(self.database, self.clock, sessions))
+        object.__setattr__(self, "provider_sign_in", by_provider)
+        by_command = CommandSignIn(self.database, self.clock, self.tokens)
+        object.__setattr__(self, "command_sign_in", by_command)

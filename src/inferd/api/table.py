@@ -8,6 +8,7 @@ from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn,
 from inferd.api.live import LiveFigures
 from inferd.api.manage import account, server, tokens, usage
 from inferd.api.manage.audit import audit_routes
+from inferd.api.manage.limits import limit_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -149,7 +150,7 @@ def _account() -> list[Route]:
         Route(
             "GET",
             "/v1/usage",
-            usage.usage_report,
+            usage.usage_of,
             "token",
             "native",
             "Usage and cost of the account, by model, token, day, month or end user",
@@ -261,6 +262,7 @@ def _all() -> list[Route]:
         *_account(),
         *_api_tokens(),
         *audit_routes(),
+        *limit_routes(),
     ]
     documents = server.Documents(routes)
     routes += [

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 import uvloop
 
+from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
 from inferd.access.installation import installation_key
+from inferd.access.limit_book import LimitBook
 from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
@@ -89,11 +91,12 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
     async with AsyncExitStack() as stack:
         database = Database(where, directory=root, power_safe=settings.power_safe)
         stack.push_async_callback(database.close)
+        changes = Changes(database, clock)
         writer = ledger_writer(settings, root)
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, database, clock)
         await ledger.start()
-        tokens = Tokens(database, installation_key(root), clock)
+        tokens = Tokens(database, installation_key(root), clock, changes=changes)
         prices = PriceBook(database, clock)
         await prices.sync(cards.cards())
         runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
@@ -106,7 +109,8 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             _memory_estimate(files),
         )
         stack.push_async_callback(router.close)
-        standing = Rooms(router, ledger, Limits(clock, settings.concurrent_requests_max), clock)
+        live = Limits(clock, settings.concurrent_requests_max)
+        limits = await LimitBook.opened(database, live, changes, clock)
         services = Services(
             catalog=cards,
             router=router,
@@ -114,7 +118,9 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             ledger=ledger,
             prices=prices,
             database=database,
-            gate=Gate(standing, prices),
+            gate=Gate(Rooms(router, ledger, live, clock), prices),
+            changes=changes,
+            limits=limits,
             clock=clock,
             options=_api_options(settings),
             media_dir=media,

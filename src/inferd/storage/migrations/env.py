@@ -6,7 +6,7 @@ import inferd.storage.tables_access
 import inferd.storage.tables_budgets
 import inferd.storage.tables_limits
 import inferd.storage.tables_operation
-import inferd.storage.tables_usage
+import inferd.storage.tables_usage  # noqa: F401
 from inferd.storage.tables import metadata
 
 connection = context.config.attributes["connection"]

@@ -1,0 +1,158 @@
+"""Where limits are kept and changed; the gate reads them from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from inferd import ids
+from inferd.access import audit
+from inferd.access.caller import ADMIN, Caller
+from inferd.access.changes import Changes
+from inferd.access.limit_rules import EACH, Rule
+from inferd.access.limits import Limits
+from inferd.clock import Clock
+from inferd.errors import Forbidden, NotFound
+from inferd.storage import accounts, limits
+from inferd.storage.changes import Change
+from inferd.storage.database import Database
+from inferd.storage.limits import LimitRequestRow, LimitRow, Status
+
+SHOWN_MAX = 1000
+
+
+class Rates(NamedTuple):
+    """What an account may do on each model."""
+
+    concurrent_requests: int | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+
+
+class LimitBook:
+    """The limits of the installation. Every change is audited and told to all gateways."""
+
+    def __init__(self, database: Database, live: Limits, changes: Changes, clock: Clock) -> None:
+        self._database = database
+        self.live = live
+        self._changes = changes
+        self._clock = clock
+        changes.listen("limits", self._changed)
+
+    @classmethod
+    async def opened(
+        cls, database: Database, live: Limits, changes: Changes, clock: Clock
+    ) -> LimitBook:
+        """One whose limits hold already."""
+        book = cls(database, live, changes, clock)
+        await book.load()
+        return book
+
+    async def load(self) -> None:
+        """Read all limits; from now on they hold."""
+        self.live.set_rules([Rule(**msgspec.structs.asdict(row)) for row in await self.every()])
+
+    async def every(self) -> Sequence[LimitRow]:
+        """All limits."""
+        async with self._database.reading() as connection:
+            return await limits.every(connection)
+
+    async def of_account(self, account_id: str) -> Sequence[LimitRow]:
+        """Those that name the account or one of its tokens."""
+        return [row for row in await self.every() if row.account_id == account_id]
+
+    def rates(self, account_id: str) -> Rates:
+        """What the account may do on each model that has no limit of its own."""
+        for key, bounds in self.live.applied(account_id, "", EACH):
+            if key == (account_id, None, EACH):
+                return Rates(*bounds)
+        return Rates(None, None, None)
+
+    async def put(self, caller: Caller, row: LimitRow) -> LimitRow:
+        """Set a limit; one without bounds is removed. Returns it with its account's name.
+
+        An account's admin may narrow tokens of the account, the installation's admin anything.
+        Raises Forbidden or NotFound.
+        """
+        async with self._changes.writing() as change:
+            row = await _placed(change, row)
+            if not caller.may(ADMIN) and (
+                row.account_id != caller.account_id or row.token_id is None
+            ):
+                raise Forbidden("Only limits of the account's own tokens can be set.")
+            await self._write(change, caller, row)
+        return row
+
+    async def ask(
+        self, caller: Caller, rate_limit: int, tpm_rate_limit: int | None, reason: str
+    ) -> None:
+        """Ask for higher limits. Raises TooManyRequests while an earlier request is pending."""
+        row = LimitRequestRow(
+            id=ids.sortable("lrq"),
+            account_id=caller.account_id,
+            rate_limit=rate_limit,
+            tpm_rate_limit=tpm_rate_limit,
+            reason=reason,
+            created_unix_ns=self._clock.unix_ns(),
+        )
+        async with self._database.writing() as connection:
+            await limits.ask(connection, row)
+
+    async def asked(self, status: Status | None) -> Sequence[LimitRequestRow]:
+        """What accounts asked for, the newest first."""
+        async with self._database.reading() as connection:
+            return await limits.asked(connection, status=status, count_max=SHOWN_MAX)
+
+    async def resolve(
+        self, caller: Caller, request_id: str, *, grant: bool, answer: str | None
+    ) -> LimitRequestRow:
+        """Grant a request, which sets the limits on each model, or reject it. Raises NotFound."""
+        status: Status = "granted" if grant else "rejected"
+        now = self._clock.unix_ns()
+        async with self._changes.writing() as change:
+            connection = change.connection
+            row = await limits.resolve(connection, request_id, status, answer, now)
+            if row is None:
+                raise NotFound("There is no pending request of this id.")
+            if grant:
+                await self._write(change, caller, await self._granted(change, row))
+            detail = {"status": status, "account_id": row.account_id}
+            await audit.write(connection, caller, "limit_request.resolve", request_id, detail)
+        return row
+
+    async def _granted(self, change: Change, row: LimitRequestRow) -> LimitRow:
+        key = LimitRow(account_id=row.account_id, model=EACH)
+        known = [old for old in await limits.every(change.connection) if old.id == key.id]
+        old = known[0] if known else key
+        return msgspec.structs.replace(
+            old,
+            concurrent_requests=row.rate_limit,
+            tokens_per_minute=row.tpm_rate_limit or old.tokens_per_minute,
+        )
+
+    async def _write(self, change: Change, caller: Caller, row: LimitRow) -> None:
+        await limits.put(change.connection, row, self._clock.unix_ns())
+        detail = msgspec.structs.asdict(row)
+        await audit.write(change.connection, caller, "limits.set", row.id, detail)
+        change.touch("limits", row.id)
+
+    async def _changed(self, _: str | None) -> None:
+        await self.load()
+
+
+async def _placed(change: Change, row: LimitRow) -> LimitRow:
+    """With the account that its token belongs to; all that it names must be there."""
+    connection = change.connection
+    if row.token_id is not None and row.token_id != EACH:
+        owner = await limits.account_of_token(connection, row.token_id)
+        if owner is None or row.account_id not in (None, owner):
+            raise NotFound("No such token.")
+        return msgspec.structs.replace(row, account_id=owner)
+    if row.token_id == EACH and row.account_id is None:
+        row = msgspec.structs.replace(row, account_id=EACH)
+    named = row.account_id is not None and row.account_id != EACH
+    if named and await accounts.by_id(connection, row.account_id or "") is None:
+        raise NotFound("No such account.")
+    return row
