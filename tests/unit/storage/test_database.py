@@ -24,9 +24,11 @@ def no_secret(error: InferdError) -> bool:
     return PASSWORD not in said and ESCAPED_PASSWORD not in said
 
 
-async def test_migrations_make_the_tables_of_the_code(database_url: str, tmp_path: Path) -> None:
-    migrate(database_url)
-    database = Database(database_url, directory=tmp_path)
+async def test_migrations_make_the_tables_of_the_code(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    migrate(empty_database_url)
+    database = Database(empty_database_url, directory=tmp_path)
     async with database.reading() as connection:
         found = await connection.run_sync(
             lambda c: {
@@ -45,7 +47,6 @@ async def test_migrations_make_the_tables_of_the_code(database_url: str, tmp_pat
 
 
 async def test_partial_indexes_are_partial_in_both(database_url: str, tmp_path: Path) -> None:
-    migrate(database_url)
     database = Database(database_url, directory=tmp_path)
     insert = text(
         "INSERT INTO prices (model, input_rate, cached_rate, output_rate, valid_from_unix_ns, "
