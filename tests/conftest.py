@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from inferd.storage.migrate import migrate
 from tests.servers import PostgresServer, ValkeyServer
 
 
@@ -39,9 +40,20 @@ async def postgres_url(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database on each of both."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'inferd.db'}"
     server: PostgresServer = request.getfixturevalue("postgres")
     return await server.fresh()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database at the newest schema on each of both."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'inferd.db'}"
+        migrate(url)
+        return url
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return await server.migrated()

@@ -55,6 +55,18 @@ class Journal:
                 if line.endswith(b"\n"):
                     yield _DECODER.decode(line)
 
+    def read_some(self, at_byte: int, count_max: int) -> tuple[list[LedgerWrite], int]:
+        """Up to so many writes from a position on, and the position behind them."""
+        writes: list[LedgerWrite] = []
+        with self.path.open("rb") as lines:
+            lines.seek(at_byte)
+            for line in lines:
+                if not line.endswith(b"\n") or len(writes) == count_max:
+                    break
+                writes.append(_DECODER.decode(line))
+                at_byte += len(line)
+        return writes, at_byte
+
     def clear(self) -> None:
         """Remove it, after everything in it was committed."""
         self.path.unlink(missing_ok=True)

@@ -54,6 +54,9 @@ class LedgerWriter:
         self._close_connection()
         self._thread.start()
 
+    async def recovered(self) -> None:
+        """The journal of an earlier life is replayed: `start` has seen to it."""
+
     @property
     def behind(self) -> bool:
         """True while writes lie in the journal that the database does not have."""

@@ -34,6 +34,10 @@ class Connection(Protocol):
         """Run with each of the arguments, in one round trip."""
         ...
 
+    async def fetchmany(self, query: str, args: Iterable[Sequence[object]]) -> list[Any]:
+        """Run with each of the arguments, in one round trip; all rows that they give."""
+        ...
+
     async def fetch(self, query: str, *args: object) -> list[Any]:
         """All rows."""
         ...
@@ -84,6 +88,18 @@ async def connect(
 def is_away_code(sqlstate: str | None) -> bool:
     """True if an error of this code speaks of the server rather than of the statement."""
     return sqlstate is not None and sqlstate.startswith(_AWAY_CLASSES)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """The transaction lost against another one and may be tried again."""
+    return str(getattr(error, "sqlstate", None)).startswith("40")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """The values break a constraint, or are none that their column takes."""
+    if isinstance(error, ValueError | OverflowError):
+        return True
+    return str(getattr(error, "sqlstate", None)).startswith(("22", "23"))
 
 
 def away(url: str, error: BaseException) -> Unavailable:

@@ -1,0 +1,281 @@
+"""The ledger's writer for PostgreSQL: one task, group commit, one transaction for each group.
+
+It says the same statements as the writer for SQLite, pipelined: a round trip for each kind and
+not for each write. While the database is away the journal counts as the commit. Until all of it
+is replayed, whatever comes goes behind it, so that the order stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from inferd.errors import EngineFailed, InferdError, Unavailable
+from inferd.storage import ledger_statements as say
+from inferd.storage.journal import Journal
+from inferd.storage.postgres import Connection, connect, is_conflict, is_refusal
+from inferd.storage.rows import LedgerWrite, Release, Reserve, Settle
+
+GROUP_MAX = 512
+GROUP_SECONDS_MAX = 3.0
+"""A database that has not committed a group by then is away; the group goes to the journal."""
+RETRY_SECONDS = 1.0
+"""How often a database that is away is tried again."""
+CONFLICT_ATTEMPTS = 3
+"""A transaction that PostgreSQL ends so that another gateway's may go on is tried again."""
+
+_Item = tuple[LedgerWrite, "asyncio.Future[bool]"]
+_Outcome = bool | InferdError
+"""True: written. False: the request was settled before, nothing was written. Or why it failed."""
+_INSERT_ENTRY = f"{say.numbered(say.INSERT_ENTRY)} RETURNING request_id"
+
+
+class PostgresWriter:
+    """Owns a connection and a task in the running loop. `start` once; `close` commits the rest."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.healthy = True
+        """False while neither the database nor the journal takes a write."""
+        self._url = url
+        self._journal = Journal(directory / "ledger.journal")
+        self._refused = Journal(directory / "ledger.refused")
+        """Journalled writes that broke a constraint when they were replayed: for a person."""
+        self._replayed_bytes = 0
+        """How much of the journal the database has."""
+        self._retry_at_seconds = 0.0
+        self._queue: deque[_Item] = deque()
+        self._arrived = asyncio.Event()
+        self._recovered = asyncio.Event()
+        self._closing = False
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def behind(self) -> bool:
+        """True while writes lie in the journal that the database does not have."""
+        return self._journal.pending()
+
+    def start(self) -> None:
+        """Take writes, behind those of an earlier life: see `recovered`."""
+        # Held by this object, ended and awaited in `close`.
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def recovered(self) -> None:
+        """Wait for the replay of an earlier life's journal. Raises Unavailable if it failed."""
+        await self._recovered.wait()
+        if self.behind:
+            raise Unavailable("The ledger cannot be opened: the database does not answer.")
+
+    def submit(self, write: LedgerWrite) -> asyncio.Future[bool]:
+        """Queue a write; the future resolves when it is committed, or raises Unavailable.
+
+        False: a settlement of a request that was settled before. Nothing was written then.
+        """
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.append((write, done))
+        self._arrived.set()
+        return done
+
+    async def close(self) -> None:
+        """Commit what is queued and hang up."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+        if self._connection is not None:
+            with suppress(TimeoutError, OSError):
+                await asyncio.wait_for(self._connection.close(), GROUP_SECONDS_MAX)
+
+    async def _run(self) -> None:
+        while self.behind and await self._caught_up():
+            pass
+        self._recovered.set()
+        while self._queue or not self._closing:
+            await self._next()
+            group = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
+            if group:
+                _tell(group, await self._commit([write for write, _ in group]))
+
+    async def _next(self) -> None:
+        """Wait for work; while something is wrong, try to mend it now and then."""
+        if self._queue:
+            return
+        self._arrived.clear()
+        if self.healthy and not self.behind:
+            await self._arrived.wait()
+            return
+        try:
+            await asyncio.wait_for(self._arrived.wait(), RETRY_SECONDS)
+        except TimeoutError:
+            if await self._caught_up():
+                self.healthy = True
+
+    async def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        """Commit a group; what came of each write."""
+        if self.behind:
+            await self._caught_up()
+        if not self.behind and (outcomes := await self._try(writes)) is not None:
+            self.healthy = True
+            return outcomes
+        return await self._to_journal(writes)
+
+    async def _to_journal(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        try:
+            await asyncio.to_thread(self._journal.append, writes)
+        except OSError:
+            self.healthy = False
+            error = Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)
+            return [error] * len(writes)
+        return [True] * len(writes)
+
+    async def _caught_up(self) -> bool:
+        """Replay one group of the journal; False if the database did not take it."""
+        if not self.behind:
+            return await self._try([]) is not None
+        writes, until = await asyncio.to_thread(
+            self._journal.read_some, self._replayed_bytes, GROUP_MAX
+        )
+        outcomes = await self._try(writes)
+        if outcomes is None:
+            return False
+        refused = [w for w, o in zip(writes, outcomes, strict=True) if not isinstance(o, bool)]
+        if refused:
+            await asyncio.to_thread(self._refused.append, refused)
+        self._replayed_bytes = until
+        if len(writes) < GROUP_MAX:
+            self._journal.clear()
+            self._replayed_bytes = 0
+        return True
+
+    async def _try(self, writes: Sequence[LedgerWrite]) -> list[_Outcome] | None:
+        """One transaction; None if the database is away, or was a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if now < self._retry_at_seconds:
+            return None
+        for _ in range(CONFLICT_ATTEMPTS):
+            try:
+                return await self._in_time(writes)
+            except (OSError, InferdError):
+                break
+            except Exception as error:  # noqa: BLE001 whatever the driver raises, the journal takes it
+                if not is_conflict(error):
+                    break
+        self._hang_up()
+        self._retry_at_seconds = asyncio.get_running_loop().time() + RETRY_SECONDS
+        return None
+
+    async def _in_time(self, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+        # The driver's own timeouts would wait for the server once more, to cancel and roll back.
+        work = asyncio.ensure_future(self._write(writes))
+        await asyncio.wait([work], timeout=GROUP_SECONDS_MAX)
+        if not work.done():
+            self._hang_up()
+            work.cancel()
+        return await work
+
+    async def _write(self, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+        """One transaction. A write that breaks a constraint is left out, the others are in."""
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = await connect(self._url)
+        try:
+            async with connection.transaction():
+                return await _apply(connection, writes)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+        async with connection.transaction():
+            return [await _apply_alone(connection, write) for write in writes]
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+async def _apply_alone(connection: Connection, write: LedgerWrite) -> _Outcome:
+    try:
+        async with connection.transaction():
+            (outcome,) = await _apply(connection, [write])
+    except Exception as error:
+        if is_refusal(error):
+            return EngineFailed("The usage was refused by the ledger.", detail=repr(error))
+        raise
+    return outcome
+
+
+async def _apply(connection: Connection, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
+    for run in _runs(writes):
+        outcomes += await _apply_run(connection, run)
+    return outcomes
+
+
+def _runs(writes: Sequence[LedgerWrite]) -> Iterator[Sequence[LedgerWrite]]:
+    """Cut where a request is reserved again after its reservation was dropped."""
+    dropped: set[str] = set()
+    begin = 0
+    for index, write in enumerate(writes):
+        if isinstance(write, Release):
+            dropped.add(write.request_id)
+        elif isinstance(write, Settle):
+            dropped.add(write.entry.request_id)
+        elif write.reservation.request_id in dropped:
+            yield writes[begin:index]
+            begin = index
+            dropped.clear()
+    yield writes[begin:]
+
+
+async def _apply_run(connection: Connection, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
+    """Reservations, then entries, then what is dropped: within a run the order is the same."""
+    settles = [write for write in writes if isinstance(write, Settle)]
+    reserves = [say.of_write(write).values for write in writes if isinstance(write, Reserve)]
+    releases = [say.of_write(write).values for write in writes if isinstance(write, Release)]
+    await _execute(connection, say.Batch(say.INSERT_RESERVATION, reserves))
+    new = await _insert_entries(connection, settles)
+    await _execute(connection, say.Batch(say.DELETE_RESERVATION, releases))
+    await _execute(connection, say.let_go(settles))
+    fresh = [settle for settle in settles if id(settle) in new]
+    for batch in say.booked(fresh) if fresh else ():
+        await _execute(connection, batch)
+    return [not isinstance(write, Settle) or id(write) in new for write in writes]
+
+
+async def _insert_entries(connection: Connection, settles: Sequence[Settle]) -> set[int]:
+    """Which of them are new, by identity: one group may settle a request twice."""
+    if not settles:
+        return set()
+    rows = [_storable(say.of_write(settle).values) for settle in settles]
+    inserted = {row[0] for row in await connection.fetchmany(_INSERT_ENTRY, rows)}
+    first: dict[str, int] = {}
+    for settle in settles:
+        first.setdefault(settle.entry.request_id, id(settle))
+    return {identity for request_id, identity in first.items() if request_id in inserted}
+
+
+def _storable(values: tuple[object, ...]) -> tuple[object, ...]:
+    """PostgreSQL's text has no NUL; a caller's name for who asks may."""
+    return tuple(
+        value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
+        for value in values
+    )
+
+
+async def _execute(connection: Connection, batch: say.Batch) -> None:
+    if batch.rows:
+        rows = [_storable(row) for row in batch.rows]
+        await connection.executemany(say.numbered(batch.sql), rows)
+
+
+def _tell(group: list[_Item], outcomes: list[_Outcome]) -> None:
+    for (_, done), outcome in zip(group, outcomes, strict=True):
+        if done.done():
+            continue
+        if isinstance(outcome, bool):
+            done.set_result(outcome)
+        else:
+            done.set_exception(outcome)
