@@ -10,8 +10,9 @@ import asyncio
 import logging
 
 from inferd.access import audit
+from inferd.access.caller import Caller
 from inferd.api.cors import Cors
-from inferd.api.credential import credential, from_foreign_site
+from inferd.api.credential import credential, is_from_own_page, session_secret
 from inferd.api.errors import render
 from inferd.api.exchange import Exchange, Message, Receive, Send
 from inferd.api.log import RequestLog
@@ -91,24 +92,34 @@ class Application:
         await exchange.respond(200, b"", [kind, *headers])
 
     async def _authenticate(self, exchange: Exchange, access: Access) -> None:
-        secret = credential(exchange.headers)
         public = access == "public" or (
             access == "catalogue" and self._services.options.public_catalogue
         )
         if public:
             return
+        secret = credential(exchange.headers)
         if secret is None:
-            raise Unauthorized("Not authenticated.")
-        if from_foreign_site(exchange.headers):
-            raise Forbidden("A session cookie is not accepted from another site.")
-        tokens = self._services.tokens
-        caller = exchange.caller = tokens.known(secret) or await tokens.authenticate(secret)
+            caller = await self._session(exchange)
+        else:
+            tokens = self._services.tokens
+            caller = tokens.known(secret) or await tokens.authenticate(secret)
+        exchange.caller = caller
         caller.require_address(exchange.address)
         if caller.jwt_id is not None and access not in ("inference", "catalogue"):
             raise Forbidden("A scoped JWT is for inference alone.")
         scope = NEEDS.get(access)
         if scope is not None:
             caller.require_scope(scope)
+
+    async def _session(self, exchange: Exchange) -> Caller:
+        """The person behind a cookie. Raises Unauthorized, Forbidden."""
+        secret = session_secret(exchange.headers)
+        if secret is None:
+            raise Unauthorized("Not authenticated.")
+        own = self._services.options.own_origin
+        if not is_from_own_page(exchange.method, exchange.headers, own):
+            raise Forbidden("A session cookie is not accepted from another site.")
+        return await self._services.sessions.authenticate(secret)
 
     async def _refuse(self, exchange: Exchange, error: InferdError) -> None:
         if isinstance(error, ClientGone) or exchange.gone:

@@ -1,14 +1,16 @@
-"""Where a credential may stand in a request (deepinfra-api 1.2)."""
+"""Where a credential may stand in a request (deepinfra-api 1.2), and who may bring a cookie."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+SESSION_COOKIE = b"session"
 _HEADERS = (b"x-api-key", b"xi-api-key")
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 def credential(headers: Mapping[bytes, bytes]) -> str | None:
-    """The secret that was shown, or None: bearer, x-api-key, xi-api-key, session cookie."""
+    """The token that was shown in a header, or None: bearer, x-api-key, xi-api-key."""
     authorization = headers.get(b"authorization")
     if authorization is not None:
         scheme, _, rest = authorization.partition(b" ")
@@ -18,22 +20,39 @@ def credential(headers: Mapping[bytes, bytes]) -> str | None:
         value = headers.get(name)
         if value and value.strip():
             return value.strip().decode("latin-1")
-    return _session(headers.get(b"cookie"))
+    return None
 
 
-def _session(cookie: bytes | None) -> str | None:
-    for pair in (cookie or b"").split(b";"):
+def session_secret(headers: Mapping[bytes, bytes]) -> str | None:
+    """The session cookie, or None. A request with any header for tokens has no session."""
+    if any(name in headers for name in (b"authorization", *_HEADERS)):
+        return None
+    return cookie(headers, SESSION_COOKIE)
+
+
+def cookie(headers: Mapping[bytes, bytes], wanted: bytes) -> str | None:
+    """The first cookie of the name."""
+    for pair in headers.get(b"cookie", b"").split(b";"):
         name, _, value = pair.strip().partition(b"=")
-        if name == b"session" and value:
+        if name == wanted and value:
             return value.decode("latin-1")
     return None
 
 
-def from_foreign_site(headers: Mapping[bytes, bytes]) -> bool:
-    """True if only a cookie speaks for the caller and the page that sent it is not ours."""
-    if any(name in headers for name in (b"authorization", *_HEADERS)):
-        return False
+def is_from_own_page(
+    method: str, headers: Mapping[bytes, bytes], own_origin: bytes | None = None
+) -> bool:
+    """True if a cookie may speak for this request: a page of ours, or a plain visit, sent it.
+
+    What changes something needs the proof that browsers give and pages cannot forge: `origin`, or
+    `sec-fetch-site` without it.
+    """
     origin = headers.get(b"origin")
-    if origin is None:
-        return False
-    return origin.partition(b"://")[2] != headers.get(b"host", b"")
+    if origin is not None:
+        if own_origin is not None:
+            return origin == own_origin
+        scheme, found, host = origin.partition(b"://")
+        return bool(found) and scheme in (b"http", b"https") and host == headers.get(b"host", b"")
+    if method in _SAFE_METHODS:
+        return True
+    return headers.get(b"sec-fetch-site") in (b"same-origin", b"none")

@@ -9,6 +9,8 @@ from inferd.api.live import LiveFigures
 from inferd.api.manage import account, server, tokens, usage
 from inferd.api.manage.audit import audit_routes
 from inferd.api.manage.limits import limit_routes
+from inferd.api.manage.sign_in import sign_in_routes
+from inferd.api.manage.sign_in_pages import sign_in_page_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -262,6 +264,8 @@ def _all() -> list[Route]:
         *_account(),
         *_api_tokens(),
         *audit_routes(),
+        *sign_in_routes(),
+        *sign_in_page_routes(),
         *limit_routes(),
     ]
     documents = server.Documents(routes)

@@ -27,6 +27,7 @@ passwords = Table(
     "passwords",
     metadata,
     Column("person_id", Text, primary_key=True),
+    Column("login", Text, nullable=False, unique=True),
     Column("hash", Text, nullable=False),
     Column("changed_unix_ns", BigInteger, nullable=False),
 )
@@ -73,4 +74,13 @@ command_sign_ins = Table(
     Column("person_id", Text, nullable=False),
     Column("account_id", Text, nullable=False),
     Column("expires_unix_ns", BigInteger, nullable=False),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("issuer", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("person_id", Text, nullable=False),
+    Column("created_unix_ns", BigInteger, nullable=False),
 )

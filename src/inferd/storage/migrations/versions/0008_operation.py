@@ -34,6 +34,7 @@ def upgrade() -> None:
     op.create_table(
         "passwords",
         sa.Column("person_id", sa.Text, primary_key=True),
+        sa.Column("login", sa.Text, nullable=False, unique=True),
         sa.Column("hash", sa.Text, nullable=False),
         sa.Column("changed_unix_ns", sa.BigInteger, nullable=False),
     )
@@ -72,4 +73,11 @@ def upgrade() -> None:
         sa.Column("person_id", sa.Text, nullable=False),
         sa.Column("account_id", sa.Text, nullable=False),
         sa.Column("expires_unix_ns", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "identities",
+        sa.Column("issuer", sa.Text, primary_key=True),
+        sa.Column("subject", sa.Text, primary_key=True),
+        sa.Column("person_id", sa.Text, nullable=False),
+        sa.Column("created_unix_ns", sa.BigInteger, nullable=False),
     )
