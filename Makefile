@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-speech-recognition clean
+.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-speech-recognition bench-text-to-speech clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
@@ -61,6 +61,9 @@ bench-images: .venv/developing
 
 bench-speech-recognition: .venv/developing
 	$(BIN)/python benchmarks/speech_recognition/run.py
+
+bench-text-to-speech: .venv/developing
+	$(BIN)/python benchmarks/text_to_speech/run.py
 
 bench-footprint: .venv/developing
 	$(BIN)/python benchmarks/footprint/run.py
