@@ -164,3 +164,16 @@ class TestCancel:
         assert isinstance(ending, Stopped)
         assert 0 < len(read) < 80
         assert ending.usage.quantity > 0
+
+
+class TestPagesAtOnce:
+    async def test_they_say_the_same_and_stop_between_steps(self) -> None:
+        card = local_card(MODEL)
+        files = {
+            one.role: one.source.path for one in card.files if isinstance(one.source, PathSource)
+        }
+        model = OcrModel(Resources(files, threads=2, runtime_dir=""))
+        rows = model.pages(page(INVOICE), lambda: False)
+        assert rows is not None
+        assert [[line.text for line in row] for row in rows] == INVOICE
+        assert model.pages(page(INVOICE), lambda: True) is None

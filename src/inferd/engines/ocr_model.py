@@ -5,6 +5,7 @@ Imported in workers only. Thread-safe.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ READ_SURE = 0.5
 
 DOUBT = 0.8
 """How good a reading must be beside one that has the line the other way up than its page."""
+
+
+FIRST_LINES = 64
+TOGETHER = 8
+"""Lines of one step of `pages`."""
 
 
 class Reading(NamedTuple):
@@ -94,6 +100,21 @@ class OcrModel:
             Found(box, lies, Strip(line_pixels(picture, box, lies=lies)))
             for box, lies in zip(boxes, sideways(boxes), strict=True)
         ]
+
+    def pages(self, picture: Image.Image, stopped: Callable[[], bool]) -> list[list[Line]] | None:
+        """All of it for one picture, its first lines alone; None once it is `stopped`. Blocks."""
+        found = sorted(self.find(picture), key=_top)[:FIRST_LINES]
+        readings: dict[int, Reading] = {}
+        by_width = sorted(range(len(found)), key=lambda at: found[at].strip.pixels.shape[1])
+        for begin in range(0, len(found), TOGETHER):
+            if stopped():
+                return None
+            step = by_width[begin : begin + TOGETHER]
+            readings.update(zip(step, self.read([found[at].strip for at in step]), strict=True))
+        said = [readings[at] for at in range(len(found))]
+        for at, strip in self.doubts(found, said).items():
+            said[at] = self.surer(said[at], self.read([strip])[0])
+        return self.page(found, said)
 
     def read(self, strips: list[Strip]) -> list[Reading]:
         """What each line says; lines of like width are best read together. Blocks."""
@@ -158,6 +179,10 @@ class OcrModel:
     def _run(session: OnnxSession, pictures: list[Bytes], width: int) -> Floats:
         outputs = session.run({session.inputs[0]: floats(pictures, width)})
         return outputs[0].astype(np.float32, copy=False)
+
+
+def _top(found: Found) -> float:
+    return float(found.corners[:, 1].min())
 
 
 def _line(found: Found, said: Reading) -> Line:

@@ -1,18 +1,19 @@
-"""A chat that is told what its pictures show: a classifier's words in a language model's prompt.
+"""A chat that is told what its pictures show: two networks' words in a language model's prompt.
 
-Two stages, and no more than that: the classes which a network of ImageNet finds likeliest are
-written into the message where the picture stands, and llama.cpp answers the text. Positions,
-colours, counts, people and writing are beyond it.
+Two stages, and no more than that: what stands where the picture was is the text that OCR reads in
+it and, where that is little, the classes which a network of ImageNet finds likeliest; llama.cpp
+answers the text. Positions, colours, counts and people are beyond it.
 
 Files: `model` (GGUF), `classifier` (ONNX) and `classes`, those two as onnx_classifier.py takes
-them. Options: those of picture_input.py; `media_tokens_max`, the most bytes of one description
-(a token is at least a byte); `picture_labels`, how many classes are named.
+them; `detector`, `turner` and `reader` as ocr.py takes them, or none of these three. Options:
+those of picture_input.py; `media_tokens_max`, the most bytes of one description (a token is at
+least a byte); `picture_labels`, how many classes are named.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +37,19 @@ from inferd.tasks.text_generation import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from inferd.engines.classifier_model import ClassifierModel
+    from inferd.engines.ocr_model import OcrModel
 
 LABELS = 2
-CLASSIFIER_BYTES = 300 << 20
-"""Decoded pictures and the classifier's activations."""
+WRITING_MIN, WRITING_MUCH = 4, 40
+"""Letters and digits: fewer are no writing, so many make the picture a page, whose classes
+(an envelope, a web site) would mislead."""
+FRAME_BYTES = 32
+"""Of what is said around the writing."""
+NETWORKS_BYTES = 1 << 30
+"""Decoded pictures and the activations of the classifier and of OCR."""
 
 
 class SmolcaptionEngine:
@@ -77,9 +86,11 @@ class SmolcaptionEngine:
         for message in prompt.messages:
             texts: list[str] = []
             for placed in message.media:
-                texts.append(await asyncio.to_thread(self._describe.words, placed.media))
-                if cancel.is_set():
+                words = self._describe.words
+                text = await asyncio.to_thread(words, placed.media, cancel.is_set)
+                if text is None or cancel.is_set():
                     return None
+                texts.append(text)
             content = with_texts(message, texts)
             messages.append(msgspec.structs.replace(message, content=content, media=()))
         return msgspec.structs.replace(prompt, messages=tuple(messages))
@@ -91,28 +102,56 @@ class SmolcaptionEngine:
     @staticmethod
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
         """Both, and a picture."""
-        return XllamacppEngine.memory_bytes(card, files) + CLASSIFIER_BYTES
+        return XllamacppEngine.memory_bytes(card, files) + NETWORKS_BYTES
 
 
 class _Describer:
     """Says what a picture shows. Thread-safe."""
 
     def __init__(self, card: ModelCard, resources: Resources) -> None:
-        # In the worker alone: it brings numpy, Pillow and ONNX Runtime.
+        # In the worker alone: they bring numpy, Pillow and ONNX Runtime.
         from inferd.engines.classifier_model import ClassifierModel
+        from inferd.engines.ocr_model import DETECTOR, OcrModel
 
         paths = resources.path("classifier"), resources.path("classes")
         self._model: ClassifierModel = ClassifierModel(card, *paths, resources.threads)
+        self._ocr: OcrModel | None = OcrModel(resources) if DETECTOR in resources.files else None
         self._labels = int(str(card.options.get("picture_labels", LABELS)))
         self._bytes_max = card.media_tokens_max()
 
-    def words(self, media: Media) -> str:
-        """A line for the prompt. Blocks; raises BadRequest for what is no sound picture."""
+    def words(self, media: Media, stopped: Callable[[], bool]) -> str | None:
+        """Lines for the prompt; None once `stopped`. Blocks; BadRequest for no sound picture."""
+        from inferd.engines.decode_image import decode_image
+
         if media.kind != "image":
             raise BadRequest(f"This model takes images, not {media.kind}.", param="messages")
-        pixels = self._model.input.prepared(media)
+        picture = decode_image(media)
+        writing = self._writing(picture, stopped)
+        if writing is None:
+            return None
+        letters = sum(one.isalnum() for one in writing)
+        text = self._classes(picture) if letters < WRITING_MUCH else ""
+        if letters >= WRITING_MIN:
+            text += f"The attached picture says:\n\n{self._cut(writing, len(text))}\n\n"
+        return text
+
+    def _classes(self, picture: Image) -> str:
+        pixels = self._model.input.pixels(picture)
         found = self._model.likeliest(self._model.probabilities([pixels])[0], self._labels)
         # A class has several names, the plainest first.
         names = dict.fromkeys(label.label.partition(",")[0] for label in found)
-        text = f"(Attached picture: a photo of {', '.join(names)}.)\n"
-        return text.encode()[: self._bytes_max].decode("utf-8", "ignore")
+        return f"(Attached picture: a photo of {', '.join(names)}.)\n"
+
+    def _writing(self, picture: Image, stopped: Callable[[], bool]) -> str | None:
+        """Its rows; None once stopped."""
+        if self._ocr is None:
+            return ""
+        page = self._ocr.pages(picture, stopped)
+        if page is None:
+            return None
+        return "\n".join(" ".join(line.text for line in row) for row in page)
+
+    def _cut(self, text: str, used: int) -> str:
+        """No more than the picture may cost, with what is said around it."""
+        room = max(0, self._bytes_max - used - FRAME_BYTES)
+        return text.encode()[:room].decode("utf-8", "ignore")
