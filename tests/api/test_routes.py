@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from inferd.access.caller import INFERENCE_RUN
-from inferd.api.routes import Route
+from inferd.access.scopes import SCOPES
+from inferd.api.routes import NEEDS, Route
 from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
 from tests.gateway import Client, Gateway, gateway
+from tests.jwts import scoped_jwt_of
 
 PUBLIC = {"/health", "/cli/version", "/v1/images/{rest}"}
 CATALOGUE = {
@@ -23,13 +24,8 @@ CATALOGUE = {
     "/models/lora/list",
     "/models/{rest}",
 }
-ADMIN = {
-    "/metrics",
-    "/v1/status",
-    "/v1/api-tokens",
-    "/v1/api-tokens/id/{rest}",
-    "/v1/usage/verify",
-}
+ADMIN = {"/metrics", "/v1/status", "/v1/usage/verify"}
+"""And everything under /v1/admin/."""
 
 
 def concrete(path: str) -> str:
@@ -39,7 +35,8 @@ def concrete(path: str) -> str:
 def test_the_public_routes_are_these_and_no_others() -> None:
     assert {route.path for route in ROUTES if route.access == "public"} == PUBLIC
     assert {route.path for route in ROUTES if route.access == "catalogue"} == CATALOGUE
-    assert {route.path for route in ROUTES if route.access == "admin"} == ADMIN
+    under = {route.path for route in ROUTES if route.path.startswith("/v1/admin/")}
+    assert {route.path for route in ROUTES if route.access == "admin"} == ADMIN | under
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
@@ -53,13 +50,23 @@ class TestEveryRoute:
                 answer = await Client(running.client.app, token=token).call(method, path, b"{}")
                 assert (answer.status == 401) is (access != "public")
 
-    async def test_an_inference_token_reaches_no_admin_route(
+    async def test_a_token_reaches_no_route_whose_scope_it_lacks(
         self, gate: Gateway, route: Route
     ) -> None:
+        method, path = route.method, concrete(route.path)
+        for scope in SCOPES:
+            _, secret = await gate.services.tokens.create(gate.account_id, scope, (scope,))
+            caller = await gate.services.tokens.authenticate(secret)
+            answer = await Client(gate.client.app, token=secret).call(method, path, b"{}")
+            needs = NEEDS.get(route.access)
+            assert answer.status == 403 or needs is None or caller.may(needs), scope
+
+    async def test_a_scoped_jwt_reaches_inference_alone(self, gate: Gateway, route: Route) -> None:
         method, path, access = route.method, concrete(route.path), route.access
-        _, secret = await gate.services.tokens.create(gate.account_id, "t", (INFERENCE_RUN,))
-        answer = await Client(gate.client.app, token=secret).call(method, path, b"{}")
-        assert (answer.status == 403) is (access == "admin")
+        jwt = await scoped_jwt_of(gate)
+        answer = await Client(gate.client.app, token=jwt).call(method, path, b"{}")
+        closed = access not in ("public", "catalogue", "inference")
+        assert not closed or answer.status == 403
 
 
 @pytest.mark.parametrize(

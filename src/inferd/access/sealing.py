@@ -1,8 +1,8 @@
 """Secrets at rest: sealed under the installation's key, so that only it gives them back.
 
 Encrypt, then authenticate, with HMAC alone: the pad is HMAC-SHA-512 over a random nonce and a
-counter, the tag HMAC-SHA-256 over whose it is, nonce and text; both keys are derived. docs/decisions
-says why no library does it.
+counter, the tag HMAC-SHA-256 over whose it is, nonce and text; both keys are derived.
+docs/decisions/0017 says why no library does it.
 """
 
 from __future__ import annotations

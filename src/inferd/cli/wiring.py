@@ -41,6 +41,7 @@ from inferd.serving.model_server import ModelServerReplica
 from inferd.serving.replica import Replica
 from inferd.serving.router import Router, RouterOptions
 from inferd.settings import Settings, listed
+from inferd.settings.providers import sign_in_providers
 from inferd.storage.database import Database, migrate
 from inferd.storage.database_url import sqlite_path
 from inferd.storage.ledger_writer import LedgerWriter
@@ -126,6 +127,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
             media_dir=media,
             bodies=_in_flight_bytes(settings),
             blob_dir=settings.data_path / "blobs",
+            providers=sign_in_providers(settings),
         )
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
@@ -200,6 +202,9 @@ def _api_options(settings: Settings) -> ApiOptions:
         trusted_proxies=read_networks(settings.trusted_proxies),
         proxy_header=settings.proxy_header,
         cors_origins=tuple(listed(settings.cors_origins)),
+        public_url=settings.public_url,
+        session_idle_seconds=settings.session_idle_seconds,
+        session_seconds_max=settings.session_seconds_max,
     )
 
 

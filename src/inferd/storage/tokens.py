@@ -10,19 +10,24 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.errors import Conflict
-from inferd.storage.rows import TokenRow
+from inferd.storage.rows import Role, TokenRow
 from inferd.storage.tables import accounts, tokens
+from inferd.storage.tables_access import members
 
 
 class LiveToken(NamedTuple):
     """A token of an account that exists."""
 
     row: TokenRow
+    account_name: str
     suspended: str | None
     """Why the account may not spend."""
+    role: Role | None
+    """Of the token's person in the account; None: it is nobody's own."""
 
 
 _LIVE = tokens.c.revoked_unix_ns.is_(None)
+_OWNER = (members.c.account_id == tokens.c.account_id) & (members.c.person_id == tokens.c.person_id)
 
 
 def _words(column: str | None) -> tuple[str, ...] | None:
@@ -86,12 +91,17 @@ async def by_name(connection: AsyncConnection, account_id: str, name: str) -> Li
 
 async def _live(connection: AsyncConnection, *which: ColumnElement[bool]) -> LiveToken | None:
     query = (
-        select(tokens, accounts.c.suspended)
+        select(tokens, accounts.c.name.label("account_name"), accounts.c.suspended, members.c.role)
         .join(accounts, accounts.c.id == tokens.c.account_id)
+        .outerjoin(members, _OWNER)
         .where(*which, _LIVE, accounts.c.deleted_unix_ns.is_(None))
+        # A person's token is as dead as his membership.
+        .where(tokens.c.person_id.is_(None) | members.c.role.is_not(None))
     )
     found = (await connection.execute(query)).first()
-    return None if found is None else LiveToken(_row(found), found.suspended)
+    if found is None:
+        return None
+    return LiveToken(_row(found), found.account_name, found.suspended, found.role)
 
 
 async def of_account(
