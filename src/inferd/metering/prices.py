@@ -18,7 +18,7 @@ from inferd.errors import BadRequest, Unavailable
 from inferd.money import Rate
 from inferd.storage import prices
 from inferd.storage.database import Database
-from inferd.storage.prices import NewPrice, Piece
+from inferd.storage.prices import Connection, NewPrice, Piece
 from inferd.storage.rows import PriceRow, PriceSource
 from inferd.tasks.base import Tier, Unit
 
@@ -131,16 +131,23 @@ class PriceBook:
         versions = self._versions.get(model, ())
         return tuple(price for price in versions if price.valid_from_unix_ns > now)
 
-    async def set(self, model: str, quoted: CardPrice, from_unix_ns: int | None = None) -> None:
+    async def set(
+        self,
+        connection: Connection,
+        model: str,
+        quoted: CardPrice,
+        from_unix_ns: int | None = None,
+    ) -> None:
         """Set a price, now or from a moment to come; what was planned after it is withdrawn.
 
-        Raises BadRequest for a moment that is past.
+        It applies once the transaction is committed and `reload` called, on every gateway. Raises
+        BadRequest for a moment that is past.
         """
-        await self._replace(model, quoted, "admin", from_unix_ns)
+        await self._replace(connection, (model, quoted, "admin"), from_unix_ns)
 
-    async def give_back(self, card: ModelCard) -> None:
-        """Let the card set the price again, from now on."""
-        await self._replace(card.name, card.price or CardPrice(), "card", None)
+    async def give_back(self, connection: Connection, card: ModelCard) -> None:
+        """Let the card set the price again, from now on; else as `set`."""
+        await self._replace(connection, (card.name, card.price or CardPrice(), "card"), None)
 
     async def history(self, model: str) -> Sequence[PriceRow]:
         """Every version of a model, in the order in which they were set."""
@@ -148,16 +155,18 @@ class PriceBook:
             return await prices.of_model(connection, model)
 
     async def _replace(
-        self, model: str, quoted: CardPrice, source: PriceSource, from_unix_ns: int | None
+        self,
+        connection: Connection,
+        new: tuple[str, CardPrice, PriceSource],
+        from_unix_ns: int | None,
     ) -> None:
-        async with self._database.writing() as connection:
-            await prices.alone(connection)
-            now = self._clock.unix_ns()
-            start = now if from_unix_ns is None else from_unix_ns
-            if start < now:
-                raise BadRequest("A price begins now or later; history stays.", param="valid_from")
-            await prices.replace(connection, model, pieces(quoted, start, None), source, now)
-        await self.reload()
+        model, quoted, source = new
+        await prices.alone(connection)
+        now = self._clock.unix_ns()
+        start = now if from_unix_ns is None else from_unix_ns
+        if start < now:
+            raise BadRequest("A price begins now or later; history stays.", param="valid_from")
+        await prices.replace(connection, model, pieces(quoted, start, None), source, now)
 
 
 def pieces(quoted: CardPrice, start_unix_ns: int, end_unix_ns: int | None) -> list[Piece]:

@@ -1,22 +1,73 @@
-"""Usage and cost in sums."""
+"""Usage and cost in sums, from the roll-ups."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Literal, get_args
 
-from inferd.storage import entries
+import msgspec
+
+from inferd.errors import BadRequest
+from inferd.metering.periods import day_text, month_of_day
+from inferd.storage import rollups
 from inferd.storage.database import Database
-from inferd.storage.entries import Grouping, UsageSum
+from inferd.storage.rollups import Slice, UsageSum, View
 
+Grouping = Literal["month", "day", "model", "token", "tag", "tier", "end_user", "account"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
+DAYS_MAX = 366 * 100
 
-__all__ = ["GROUPINGS", "Grouping", "UsageSum", "usage_by"]
+__all__ = ["GROUPINGS", "Grouping", "Report", "Slice", "UsageSum", "View", "usage_report"]
 
 
-async def usage_by(
-    database: Database, account_id: str | None, by: Grouping, span_unix_ns: tuple[int, int]
-) -> Sequence[UsageSum]:
-    """Sums over [from, to) by group, in UTC; of all accounts if `account_id` is None."""
+class Report(msgspec.Struct, frozen=True):
+    """Sums by group, and their sum."""
+
+    rows: Sequence[UsageSum]
+    total: UsageSum
+    """Of everything, also of rows that were over the limit."""
+    truncated: bool
+    """There are more rows: the cheaper ones."""
+
+
+async def usage_report(database: Database, by: Grouping, part: Slice, limit: int) -> Report:
+    """Sums of a slice. Rows are the dearest first, days and months in their order."""
+    if by == "end_user" and (part.model is not None or part.tag is not None):
+        raise BadRequest("End users are not summed by model or tag.", param="by")
+    timed = by in ("day", "month")
     async with database.reading() as connection:
-        return await entries.sums(connection, account_id, by, span_unix_ns)
+        total = await rollups.total(connection, part)
+        group: rollups.Grouping = "day" if by == "month" else by
+        found = list(await rollups.sums(connection, group, part, DAYS_MAX if timed else limit + 1))
+    if by == "end_user" and len(found) <= limit:
+        found += _unnamed(found, total)
+    if by == "day":
+        found = [_renamed(row, day_text(int(row.key))) for row in found]
+    elif by == "month":
+        found = _months(found)
+    return Report(found[:limit], total, len(found) > limit)
+
+
+def _renamed(row: UsageSum, key: str) -> UsageSum:
+    return msgspec.structs.replace(row, key=key)
+
+
+def _months(days: Sequence[UsageSum]) -> list[UsageSum]:
+    months: dict[str, UsageSum] = {}
+    for day in days:
+        key = str(month_of_day(int(day.key)))
+        months[key] = _plus(months[key], day, 1) if key in months else _renamed(day, key)
+    return list(months.values())
+
+
+def _plus(one: UsageSum, other: UsageSum, sign: int) -> UsageSum:
+    names = UsageSum.__struct_fields__[1:]
+    return UsageSum(one.key, *(getattr(one, n) + sign * getattr(other, n) for n in names))
+
+
+def _unnamed(rows: Sequence[UsageSum], total: UsageSum) -> list[UsageSum]:
+    """What was used without naming an end user."""
+    rest = total
+    for row in rows:
+        rest = _plus(rest, row, -1)
+    return [rest] if rest.requests else []

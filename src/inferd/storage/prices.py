@@ -17,6 +17,9 @@ from inferd.storage.rows import PriceRow, PriceSource
 from inferd.storage.tables import prices
 
 
+Connection = AsyncConnection
+
+
 class NewPrice(NamedTuple):
     """What a version says; the columns by their names."""
 
