@@ -110,10 +110,10 @@ async def test_each_account_has_cached_prompts_and_costs_of_its_own(
     scopes: list[str] = []
     admit = gate.services.gate.admit
 
-    def seen(caller: Caller, order: Order) -> Work:
+    async def seen(caller: Caller, order: Order) -> Work:
         assert isinstance(order.request, TextGenerationRequest)
         scopes.append(order.request.cache_scope)
-        return admit(caller, order)
+        return await admit(caller, order)
 
     monkeypatch.setattr(gate.services.gate, "admit", seen)
     foreign = {"cache_scope": gate.account_id, "user": gate.account_id, "cache_key": "x"}

@@ -1,53 +1,58 @@
 """The ledger: money set aside before work, booked after it, exact in between.
 
-Balances of accounts with a budget live in memory; only this process spends them. Every change is
-made in the event loop without an await in the middle, so two requests never see the same dollar.
+Every budget is a purse (see `purses`) in the memory of this process. A request reserves from all
+of its purses or from none, in the event loop and without an await in the middle, so two requests
+never see the same dollar. Only the first request of a payer in a month reads the database.
 
-    balance = credit − spent − outstanding reservations, never below 0
+With several gateways a purse holds what this one has leased, see `leases`.
 """
 
 from __future__ import annotations
 
 import asyncio
-
-import msgspec
+from functools import partial
 
 from inferd.clock import Clock
-from inferd.errors import PaymentRequired
-from inferd.money import usd_text
-from inferd.storage import accounts, entries, reservations
+from inferd.errors import NotFound, Unavailable
+from inferd.metering.payer import Payer
+from inferd.metering.purses import Hold, Plan, Purse, limits_of, month_span
+from inferd.storage import accounts, reservations
+from inferd.storage import purses as stored
 from inferd.storage.database import Database
-from inferd.storage.ledger_writer import LedgerWriter
-from inferd.storage.rows import EntryRow, LedgerWrite, Release, ReservationRow, Reserve, Settle
+from inferd.storage.ledger_statements import keys_of, month_of, purse_keys
+from inferd.storage.rows import (
+    EntryRow,
+    GrantRow,
+    LedgerWrite,
+    Release,
+    ReservationRow,
+    Reserve,
+    Settle,
+)
+from inferd.storage.writers import Writer
 
-
-class _Purse(msgspec.Struct):
-    """An account with a budget."""
-
-    credit: int
-    spent: int = 0
-    outstanding: int = 0
-
-    @property
-    def balance(self) -> int:
-        return self.credit - self.spent - self.outstanding
+PURSES_MAX = 100_000
+"""In memory; beyond it those are forgotten that nothing running needs."""
 
 
 class Ledger:
     """Reserve, settle, release. All amounts are nano-dollars."""
 
-    def __init__(self, writer: LedgerWriter, database: Database, clock: Clock) -> None:
+    def __init__(self, writer: Writer, database: Database, clock: Clock) -> None:
         self.recovered = 0
         """Reservations of a dead process that `start` released."""
         self._writer = writer
         self._database = database
         self._clock = clock
-        self._purses: dict[str, _Purse] = {}
-        self._held: dict[str, tuple[str, int]] = {}
-        """Request id → (account, nanos)."""
-        self._settling: dict[str, asyncio.Future[None]] = {}
+        self._gateway = ""
+        self._purses: dict[str, Purse] = {}
+        self._plans: dict[Payer, Plan] = {}
+        self._generation = 0
+        """Changes when what is being read from the database may be old news."""
+        self._held: dict[str, Hold] = {}
+        self._settling: dict[str, asyncio.Future[bool]] = {}
         """Settlements under way, so that a second one waits instead of booking twice."""
-        self._pending: set[asyncio.Future[None]] = set()
+        self._pending: set[asyncio.Future[bool]] = set()
 
     @property
     def healthy(self) -> bool:
@@ -55,92 +60,188 @@ class Ledger:
         return self._writer.healthy
 
     async def start(self) -> None:
-        """Replay the journal, release what a dead process held, load balances."""
+        """Replay the journal, release what a dead process held."""
         self._writer.start()
+        await self._writer.recovered()
         async with self._database.writing() as connection:
-            held = await reservations.every(connection)
-            await reservations.clear(connection)
-        self.recovered = len(held)
-        async with self._database.reading() as connection:
-            known = await accounts.every(connection)
-            spent = await entries.spent_by_account(connection)
-        for account in known:
-            if account.credit_nanos is not None:
-                self._purses[account.id] = _Purse(account.credit_nanos, spent.get(account.id, 0))
+            self.recovered = await reservations.clear(connection, self._gateway)
 
-    def reserve(self, account_id: str, request_id: str, nanos: int) -> None:
-        """Set money aside, or raise PaymentRequired. Nothing for an account without a budget."""
-        purse = self._purses.get(account_id)
-        if purse is None:
-            return
-        if nanos > purse.balance:
-            raise PaymentRequired(
-                f"The balance is {usd_text(max(purse.balance, 0))}; this request may cost up to "
-                f"{usd_text(nanos)}. Lower max_tokens or add credit."
-            )
-        purse.outstanding += nanos
-        self._held[request_id] = (account_id, nanos)
-        row = ReservationRow(request_id, account_id, nanos, self._clock.unix_ns())
-        self._write_soon(Reserve(row))
+    async def reserve(
+        self, payer: Payer, request_id: str, nanos: int, *, at_unix_ns: int | None = None
+    ) -> None:
+        """Set money aside, or raise PaymentRequired with the balance and the budget that was hit.
+
+        `at_unix_ns` is the entry's `created_unix_ns`: its month pays. Does not suspend once the
+        payer is known. Cancelled while it waits, it has taken nothing.
+        """
+        now = self._clock.unix_ns() if at_unix_ns is None else at_unix_ns
+        plan = self._plans.get(payer)
+        if plan is None or not plan.covers(now):
+            plan = await self._plan(payer, now)
+        short = plan.short(nanos)
+        if short is not None:
+            raise short.refusal(nanos, short.free)
+        finite = False
+        for purse in plan.purses:
+            purse.hold(nanos)
+            finite = finite or purse.limit is not None
+        self._held[request_id] = Hold(plan.purses, nanos, finite)
+        if finite:
+            row = ReservationRow(request_id, payer.account_id, nanos, now, self._gateway)
+            self._write_soon(Reserve(row))
 
     def shrink(self, request_id: str, nanos: int) -> None:
         """Keep at most `nanos` aside from now on."""
-        account_id, held = self._held.get(request_id, ("", 0))
-        if nanos < held:
-            self._purses[account_id].outstanding -= held - nanos
-            self._held[request_id] = (account_id, nanos)
+        hold = self._held.get(request_id)
+        if hold is not None and nanos < hold.nanos:
+            for purse in hold.purses:
+                purse.outstanding -= hold.nanos - nanos
+            self._held[request_id] = hold._replace(nanos=nanos)
 
     def release(self, request_id: str) -> None:
         """Give all of it back: the request never ran."""
-        if self._let_go(request_id):
+        hold = self._held.pop(request_id, None)
+        if hold is None:
+            return
+        for purse in hold.purses:
+            purse.outstanding -= hold.nanos
+            purse.pins -= 1
+        if hold.written:
             self._write_soon(Release(request_id))
 
-    def settle(self, entry: EntryRow) -> asyncio.Future[None]:
+    def settle(self, entry: EntryRow) -> asyncio.Future[bool]:
         """Book the entry; the future resolves when it is committed. Twice books once.
 
-        Whoever awaits it shields it: the booking goes on when he is cancelled.
+        It gives False if the request was booked before. Whoever awaits it shields it: the booking
+        goes on when he is cancelled.
         """
         under_way = self._settling.get(entry.request_id)
         if under_way is None:
-            held = self._let_go(entry.request_id)
-            purse = self._purses.get(entry.account_id)
-            if purse is not None:
-                purse.spent += entry.cost_nanos
-            under_way = self._writer.submit(Settle(entry, held=held))
+            hold = self._held.pop(entry.request_id, None) or self._nothing_held(entry)
+            cost = entry.cost_nanos
+            paid = [(purse, purse.pay(hold.nanos, cost)) for purse in hold.purses]
+            leases = tuple((purse.key, nanos) for purse, nanos in paid if purse.leased and nanos)
+            write = Settle(entry, held=hold.written, gateway=self._gateway, leases=leases)
+            under_way = self._writer.submit(write)
             self._settling[entry.request_id] = under_way
-            under_way.add_done_callback(lambda _: self._settling.pop(entry.request_id, None))
+            under_way.add_done_callback(partial(self._settled, entry.request_id, paid))
         return under_way
 
     def balance_nanos(self, account_id: str) -> int | None:
-        """What can still be reserved; None without a budget."""
-        purse = self._purses.get(account_id)
-        return None if purse is None else purse.balance
+        """What is left of an account's credit; None without, or before its first request."""
+        purse = self._purses.get(f"credit:{account_id}")
+        return None if purse is None or purse.limit is None else purse.free
 
     def outstanding_nanos(self, account_id: str) -> int:
         """What is set aside for running requests."""
-        purse = self._purses.get(account_id)
+        purse = self._purses.get(f"credit:{account_id}")
         return 0 if purse is None else purse.outstanding
+
+    def in_memory(self) -> tuple[Purse, ...]:
+        """The purses that are known now."""
+        return tuple(self._purses.values())
 
     async def set_credit(self, account_id: str, nanos: int | None) -> None:
         """Set the account's prepaid credit; None: no budget."""
         async with self._database.writing() as connection:
             await accounts.set_credit(connection, account_id, nanos)
-            spent = await entries.spent_by_account(connection)
-        if nanos is None:
-            self._purses.pop(account_id, None)
-            return
-        purse = self._purses.get(account_id)
-        if purse is None:
-            self._purses[account_id] = _Purse(nanos, spent.get(account_id, 0))
-        else:
-            purse.credit = nanos
+        await self.refresh(account_id)
 
-    def _let_go(self, request_id: str) -> bool:
-        account_id, held = self._held.pop(request_id, ("", -1))
-        purse = self._purses.get(account_id)
-        if purse is not None:
-            purse.outstanding -= held
-        return held >= 0
+    async def grant(self, row: GrantRow) -> bool:
+        """Add to an account's credit; False if a grant of this id was made before."""
+        async with self._database.writing() as connection:
+            if await accounts.by_id(connection, row.account_id) is None:
+                raise NotFound("No such account.")
+            new = await stored.grant(connection, row)
+        await self.refresh(row.account_id)
+        return new
+
+    async def set_monthly_limit(self, account_id: str, nanos: int | None) -> None:
+        """What an account may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
+        async with self._database.writing() as connection:
+            if not await stored.set_monthly_limit(connection, account_id, nanos):
+                raise NotFound("No such account.")
+        await self.refresh(account_id)
+
+    async def set_token_monthly_limit(
+        self, account_id: str, token_id: str, nanos: int | None
+    ) -> None:
+        """What a token may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
+        async with self._database.writing() as connection:
+            if not await stored.set_token_monthly_limit(connection, account_id, token_id, nanos):
+                raise NotFound("No such token.")
+        await self.refresh(account_id, token_id)
+
+    async def refresh(self, account_id: str, token_id: str = "") -> None:
+        """Read the limits again: they were changed, here or elsewhere."""
+        self._generation += 1
+        async with self._database.reading() as connection:
+            limits = await stored.limits(connection, account_id, token_id)
+        found = limits_of(Payer(account_id, token_id), limits, self._clock.unix_ns())
+        for key, (kind, limit) in found.items():
+            purse = self._purses.get(key)
+            if purse is not None and (kind != "token" or token_id):
+                purse.set_limit(limit)
+
+    async def _plan(self, payer: Payer, now_unix_ns: int) -> Plan:
+        """Make the payer's purses known. The one place where a reservation reads the database."""
+        month = month_of(now_unix_ns)
+        keys = keys_of(payer.account_id, payer.token_id, payer.jwt_id, month)
+        if len(self._purses) > PURSES_MAX:
+            self._forget_idle()
+        try:
+            while True:
+                generation = self._generation
+                async with self._database.reading() as connection:
+                    limits = await stored.limits(connection, payer.account_id, payer.token_id)
+                    spent = await stored.spent(connection, keys)
+                if generation == self._generation:
+                    break
+        except Unavailable:
+            return self._plan_of_old(payer)
+        found = limits_of(payer, limits, now_unix_ns)
+        for key, (kind, limit) in found.items():
+            if key not in self._purses:
+                allowed = (limit or 0) - spent.get(key, 0)
+                self._purses[key] = Purse(key, kind, limit, allowed)
+        plan = Plan(*month_span(now_unix_ns), tuple(self._purses[key] for key in found))
+        self._plans[payer] = plan
+        return plan
+
+    def _plan_of_old(self, payer: Payer) -> Plan:
+        """A new month began while the database is away: who had no limit goes on without."""
+        plan = self._plans.get(payer)
+        if plan is None or any(purse.limit is not None for purse in plan.purses):
+            raise Unavailable("The budget cannot be read at the moment.", retry_after_seconds=5)
+        return plan
+
+    def _forget_idle(self) -> None:
+        """Forget purses that no running request holds; none while the journal has newer news."""
+        if self._writer.behind:
+            return
+        self._generation += 1
+        self._plans.clear()
+        self._purses = {key: purse for key, purse in self._purses.items() if purse.pins}
+
+    def _nothing_held(self, entry: EntryRow) -> Hold:
+        """Of a settlement without a reservation: its purses, as far as they are known."""
+        known = tuple(
+            purse for key in purse_keys(entry) if (purse := self._purses.get(key)) is not None
+        )
+        for purse in known:
+            purse.pins += 1
+        return Hold(known, 0, written=False)
+
+    def _settled(
+        self, request_id: str, paid: list[tuple[Purse, int]], done: asyncio.Future[bool]
+    ) -> None:
+        del self._settling[request_id]
+        booked = not done.cancelled() and done.exception() is None and done.result()
+        for purse, nanos in paid:
+            purse.pins -= 1
+            if not booked:
+                # It was booked before, or it is not in the ledger: either way it is not spent now.
+                purse.allowed += nanos
 
     def _write_soon(self, write: LedgerWrite) -> None:
         """Commit with the next group; memory is what decides, the row is for a crash."""
@@ -148,7 +249,7 @@ class Ledger:
         self._pending.add(done)
         done.add_done_callback(self._written)
 
-    def _written(self, done: asyncio.Future[None]) -> None:
+    def _written(self, done: asyncio.Future[bool]) -> None:
         self._pending.discard(done)
         # A reservation row that could not be written costs nothing; `healthy` tells.
         if not done.cancelled():

@@ -16,6 +16,7 @@ async def every(connection: AsyncConnection) -> Sequence[ReservationRow]:
     return [ReservationRow(*row) for row in await connection.execute(select(reservations))]
 
 
-async def clear(connection: AsyncConnection) -> None:
-    """Drop all: nothing runs yet, so whoever held them is dead."""
-    await connection.execute(delete(reservations))
+async def clear(connection: AsyncConnection, gateway: str = "") -> int:
+    """Drop those of a gateway that runs nothing yet, so whoever held them is dead; how many."""
+    own = delete(reservations).where(reservations.c.gateway == gateway)
+    return (await connection.execute(own)).rowcount

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,7 +52,20 @@ def entry(number: int, **changes: object) -> EntryRow:
     return msgspec.structs.replace(row, **changes)
 
 
+@functools.cache
+def _made() -> bytes:
+    """A migrated file: migrating takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "inferd.db"
+        _make(path)
+        return path.read_bytes()
+
+
 def make_database(path: Path) -> None:
+    path.write_bytes(_made())
+
+
+def _make(path: Path) -> None:
     migrate(path)
     connection = sqlite3.connect(path)
     connection.execute(
