@@ -43,8 +43,7 @@ from inferd.serving.router import Router, RouterOptions
 from inferd.settings import Settings, listed
 from inferd.settings.providers import sign_in_providers
 from inferd.storage.database import Database, migrate
-from inferd.storage.database_url import sqlite_path
-from inferd.storage.ledger_writer import LedgerWriter
+from inferd.storage.writers import ledger_writer
 
 T = TypeVar("T")
 Report = Callable[[FetchProgress], None]
@@ -93,7 +92,7 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         database = Database(where, directory=root, power_safe=settings.power_safe)
         stack.push_async_callback(database.close)
         changes = Changes(database, clock)
-        writer = ledger_writer(settings, root)
+        writer = ledger_writer(where, root, power_safe=settings.power_safe)
         stack.push_async_callback(writer.close)
         ledger = Ledger(writer, database, clock)
         await ledger.start()
@@ -132,12 +131,6 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
         yield services
-
-
-def ledger_writer(settings: Settings, root: Path) -> LedgerWriter:
-    """The writer of the database that is set."""
-    where = settings.database_location
-    return LedgerWriter(sqlite_path(where), power_safe=settings.power_safe)
 
 
 def _factory(
