@@ -16,6 +16,7 @@ from inferd.api import inference
 from inferd.api.exchange import Exchange
 from inferd.api.inference import Answer, Attempt
 from inferd.api.services import Services
+from inferd.api.tag import tag_of
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.base import Tier
@@ -49,6 +50,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect
     streamed: bool
     end_user: str | None = None
+    tag: str | None = None
+    """As the body says it; None: the header may."""
     tier: str | None = None
     """As the body spells it; None: the header decides."""
     fail_fast: bool = False
@@ -63,6 +66,7 @@ async def generate(
     """Answer a wish with the first of its models that has room."""
     scope = inference.cache_scope(exchange, services)
     tier = service_tier(exchange, wish.tier)
+    tag = tag_of(exchange.headers, wish.tag)
     final = len(wish.models) - 1
     attempts: list[Attempt] = []
     for index, name in enumerate(wish.models):
@@ -75,6 +79,7 @@ async def generate(
             dialect=wish.dialect,
             streamed=wish.streamed,
             end_user=wish.end_user,
+            tag=tag,
             tier=tier,
             fail_fast=wish.fail_fast or index < final,
         )

@@ -116,6 +116,7 @@ class Services:
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
+        self.changes.listen("prices", self.prices.hear)
         self._set_up_sign_in()
         folder = self.blob_dir or self.database.directory / "blobs"
         blobs = Blobs(folder, self.clock)

@@ -20,6 +20,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.generation import service_tier
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
+from inferd.api.tag import tag_of
 from inferd.catalog.card import ModelCard
 from inferd.errors import ClientGone, InferdError
 from inferd.tasks.every import ENDINGS, Ending, Event, Request
@@ -77,6 +78,7 @@ def order(  # noqa: PLR0913 what the wire says of any call
         dialect=dialect,
         streamed=streamed,
         end_user=end_user,
+        tag=tag_of(exchange.headers),
         tier=service_tier(exchange, tier),
         fail_fast=fail_fast,
     )

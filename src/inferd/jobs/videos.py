@@ -62,6 +62,8 @@ class VideoJobs:
             error=None,
             created_unix_ns=self._clock.unix_ns(),
             ended_unix_ns=None,
+            end_user=order.end_user,
+            tag=order.tag,
         )
         try:
             async with self._database.writing() as connection:
@@ -163,4 +165,12 @@ def _caller(row: JobRow) -> Caller:
 
 def _order(row: JobRow, card: ModelCard) -> Order:
     request = msgspec.msgpack.decode(row.request, type=VideoRequest)
-    return Order(row.request_id, card, request, "openai", streamed=False)
+    return Order(
+        row.request_id,
+        card,
+        request,
+        "openai",
+        streamed=False,
+        end_user=row.end_user,
+        tag=row.tag,
+    )

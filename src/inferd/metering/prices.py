@@ -117,6 +117,10 @@ class PriceBook:
             model: tuple(price_of(row) for row in rows) for model, rows in stored.items()
         }
 
+    async def hear(self, _: str | None) -> None:
+        """A price was changed, here or at another gateway."""
+        await self.reload()
+
     def current(self, model: str) -> Price:
         """The price that applies now. A model without one is not live: Unavailable."""
         now = self._clock.unix_ns()

@@ -19,6 +19,7 @@ from inferd.api.inference import Attempt
 from inferd.api.native.envelope import InferenceStatus, succeeded
 from inferd.api.openai.fields import ResponseFormat, constraint
 from inferd.api.services import Services
+from inferd.api.tag import tag_of
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, InferdError, UnsupportedField
 from inferd.tasks.text_generation import (
@@ -201,6 +202,7 @@ async def text_generation(exchange: Exchange, services: Services, card: ModelCar
         dialect="native",
         streamed=bool(wire.stream),
         end_user=wire.user,
+        tag=tag_of(exchange.headers),
         tier=service_tier(exchange, wire.service_tier),
     )
     answer = NativeAnswer(exchange.request_id, n)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from inferd.api.generation import Wish, check_depth, fallbacks
+from inferd.api.tag import Metadata
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.text_generation import Constraint, Prompt, Sampling, TextGenerationRequest
 
@@ -87,6 +88,7 @@ class SharedFields(msgspec.Struct, frozen=True, kw_only=True):
     fail_fast: bool | None = None
     models: Annotated[list[ModelName], Meta(max_length=4)] | None = None
     ignore_eos: bool | None = None
+    metadata: Metadata | None = None
 
 
 def sampling(fields: SharedFields) -> Sampling:
@@ -181,6 +183,7 @@ def wish(fields: SharedFields, request: TextGenerationRequest) -> Wish:
         dialect="openai",
         streamed=bool(fields.stream),
         end_user=fields.user,
+        tag=fields.metadata.tag if fields.metadata else None,
         tier=fields.service_tier,
         fail_fast=bool(fields.fail_fast),
     )

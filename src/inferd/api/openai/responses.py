@@ -135,6 +135,7 @@ async def create_response(exchange: Exchange, services: Services) -> None:
         dialect="openai",
         streamed=bool(wire.stream),
         end_user=wire.end_user,
+        tag=(wire.metadata or {}).get("tag"),
         tier=wire.service_tier,
         fail_fast=bool(wire.fail_fast),
     )
