@@ -11,6 +11,7 @@ import uvicorn
 
 from inferd.api.app import Application
 from inferd.api.protocol import PatientProtocol
+from inferd.api.tls import Tls
 from inferd.errors import Unavailable
 
 KEEP_ALIVE_SECONDS = 75
@@ -50,7 +51,7 @@ class OwnServer(uvicorn.Server):
         self.up.set()
 
 
-def protocol_server(app: Application) -> OwnServer:
+def protocol_server(app: Application, tls: Tls | None = None) -> OwnServer:
     """A server of our protocol, not started yet."""
     config = uvicorn.Config(
         app,
@@ -65,6 +66,8 @@ def protocol_server(app: Application) -> OwnServer:
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=2,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else str(tls.key),
     )
     return OwnServer(config)
 
@@ -75,13 +78,14 @@ async def serve(
     *,
     on_started: Callable[[], None],
     drain: Callable[[], Awaitable[None]],
+    tls: Tls | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then await `drain` while running answers finish.
 
     While draining, new calls are still answered (with what `drain` made of them: 503). A second
     signal stops at once.
     """
-    server = protocol_server(app)
+    server = protocol_server(app, tls)
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def signalled() -> None:

@@ -25,6 +25,8 @@ class ServerFile(msgspec.Struct, frozen=True):
     token: str
     """An admin secret that lives as long as the server."""
     pid: int
+    certificate_sha256: str = ""
+    """Of the certificate that it shows; "": no TLS."""
 
 
 def prepare(settings: Settings) -> Path:

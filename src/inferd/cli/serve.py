@@ -7,7 +7,8 @@ import logging
 import os
 import socket
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ from inferd.cli.progress import ProgressLines
 from inferd.errors import BadRequest, InferdError
 from inferd.settings import Settings, load
 
+if TYPE_CHECKING:
+    from inferd.api.tls import Tls
+
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -26,7 +30,7 @@ _GREETING = """inferd {version} serves on {url}
 Your API token, shown this once:
 
     {secret}
-
+{sign_in}
 Three calls to try (the first one fetches the model, about 90 MB):
 
 curl {url}/v1/openai/chat/completions \\
@@ -49,6 +53,13 @@ END
 """
 
 
+_SIGN_IN = """
+People sign in at {url}/sign-in with the name admin and the password, shown this once:
+
+    {password}
+"""
+
+
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
@@ -64,6 +75,8 @@ def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
     threads: Annotated[int | None, typer.Option(help="Of each worker.")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Grace after Ctrl-C.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    tls_certificate: Annotated[str | None, typer.Option(help="PEM file; turns TLS on.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="PEM file, its owner's alone.")] = None,
     other: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE for any other setting.")
     ] = None,
@@ -79,6 +92,8 @@ def serve(  # noqa: PLR0913 one flag for each setting that people change by hand
         "threads": threads,
         "drain_seconds": drain_seconds,
         "log_format": log_format,
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
     }
     settings = load(flags, config=config)
     start(settings)
@@ -107,19 +122,30 @@ def start(settings: Settings) -> None:
     logging._srcfile = None  # type: ignore[attr-defined]  # pyright: ignore
     for chatty in ("uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    tls = _tls(settings)
     root = data_dir.prepare(settings)
     with data_dir.locked(root):
         # What a killed server left would send commands to a port that nobody owns.
         data_dir.remove_server_file(root)
         listener = listen(settings.host, settings.port)
         try:
-            run_async(_serve(settings, listener))
+            run_async(_serve(settings, listener, tls))
         finally:
             data_dir.remove_server_file(root)
             listener.close()
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+def _tls(settings: Settings) -> Tls | None:
+    from inferd.api.tls import Tls
+
+    if not settings.tls_certificate:
+        return None
+    tls = Tls(Path(settings.tls_certificate).expanduser(), Path(settings.tls_key).expanduser())
+    tls.check()
+    return tls
+
+
+async def _serve(settings: Settings, listener: socket.socket, tls: Tls | None) -> None:
     from inferd.api.app import build
     from inferd.api.server import serve as serve_http
     from inferd.cli.wiring import rooms
@@ -127,38 +153,46 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     async with rooms(settings, ProgressLines().show) as services:
         secret = await services.tokens.ensure_admin(settings.bootstrap_token or None)
         local = await services.tokens.local_admin()
-        url = _url(settings.host, listener.getsockname()[1])
+        password = None
+        if secret is not None:
+            password = await services.sign_in.first_password(
+                await services.tokens.authenticate(local)
+            )
+        url = _url(settings.host, listener.getsockname()[1], "https" if tls else "http")
 
         def started() -> None:
-            served = data_dir.ServerFile(url=url, token=local, pid=os.getpid())
+            shown = tls.fingerprint() if tls else ""
+            served = data_dir.ServerFile(url, local, os.getpid(), shown)
             data_dir.write_server_file(settings.data_path, served)
-            _greet(url, secret)
+            _greet(url, secret, password)
 
         async def drain() -> None:
             sys.stderr.write("Draining: running answers may finish; Ctrl-C again stops at once.\n")
             await services.router.drain(settings.drain_seconds)
 
         try:
-            await serve_http(build(services), listener, on_started=started, drain=drain)
+            await serve_http(build(services), listener, on_started=started, drain=drain, tls=tls)
         except* asyncio.CancelledError:
             pass
         except* InferdError as group:
             raise group.exceptions[0] from None
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, scheme: str) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
     return (
-        f"http://[{shown}]:{port}"
+        f"{scheme}://[{shown}]:{port}"
         if ":" in shown and "[" not in shown
-        else f"http://{shown}:{port}"
+        else f"{scheme}://{shown}:{port}"
     )
 
 
-def _greet(url: str, secret: str | None) -> None:
+def _greet(url: str, secret: str | None, password: str | None) -> None:
     if secret is None:
         sys.stdout.write(f"inferd {__version__} serves on {url}\n")
         sys.stdout.flush()
         return
-    sys.stdout.write(_GREETING.format(version=__version__, url=url, secret=secret, model=MODEL))
+    sign_in = _SIGN_IN.format(url=url, password=password) if password else ""
+    filled = {"version": __version__, "url": url, "secret": secret, "model": MODEL}
+    sys.stdout.write(_GREETING.format(sign_in=sign_in, **filled))
     sys.stdout.flush()

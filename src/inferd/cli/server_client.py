@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import http.client
+import ssl
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -37,7 +40,11 @@ class ServerClient:
 
     def _send(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
         parts = urlsplit(self._server.url)
-        connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port)
+        host = parts.hostname or "127.0.0.1"
+        if self._server.certificate_sha256:
+            connection = _PinnedConnection(host, parts.port, self._server.certificate_sha256)
+        else:
+            connection = http.client.HTTPConnection(host, parts.port)
         headers = {"authorization": f"Bearer {self._server.token}"}
         payload = None if body is None else msgspec.json.encode(body)
         try:
@@ -48,6 +55,25 @@ class ServerClient:
         if response.status >= 400:
             raise _error(response)
         return response
+
+
+class _PinnedConnection(http.client.HTTPSConnection):
+    """TLS to the one certificate that the server file names, whatever name is in it."""
+
+    def __init__(self, host: str, port: int | None, certificate_sha256: str) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # The certificate is compared itself, which says more than its name and issuer.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        super().__init__(host, port, context=context)
+        self._expected = certificate_sha256
+
+    def connect(self) -> None:
+        """Connect, and compare before anything is sent."""
+        super().connect()
+        shown = cast("ssl.SSLSocket", self.sock).getpeercert(binary_form=True) or b""
+        if not hmac.compare_digest(sha256(shown).hexdigest(), self._expected):
+            self.close()
+            raise Unavailable("Somebody else answers at the address of the server.")
 
 
 def _error(response: http.client.HTTPResponse) -> InferdError:

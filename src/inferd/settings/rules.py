@@ -20,6 +20,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     yield from _access(settings)
     yield from _stores(settings)
     yield from _networks(settings)
+    yield from _tls(settings)
 
 
 def _access(settings: Settings) -> Iterator[str]:
@@ -37,6 +38,14 @@ def _stores(settings: Settings) -> Iterator[str]:
         yield "database_url: expected postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH."
     if settings.valkey_url and not settings.valkey_url.startswith(_VALKEY_SCHEMES):
         yield f"valkey_url: expected one of {', '.join(_VALKEY_SCHEMES)}."
+
+
+def _tls(settings: Settings) -> Iterator[str]:
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        yield "tls_certificate and tls_key belong together: set both or neither."
+    url = settings.public_url
+    if url and (url == "*" or not _ORIGIN.fullmatch(url)):
+        yield "public_url: expected scheme, host and port alone, such as https://inferd.example."
 
 
 def _networks(settings: Settings) -> Iterator[str]:

@@ -149,6 +149,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "with commas; * for all. Cookies are accepted from none."
         ),
     ] = ""
+    public_url: Annotated[
+        str,
+        Meta(
+            description="How browsers reach the server, such as https://inferd.example, without a "
+            "path. Providers of sign_in_file send people back there."
+        ),
+    ] = ""
+    tls_certificate: Annotated[
+        str,
+        Meta(description="A PEM file with the server's certificate and its chain; turns TLS on."),
+    ] = ""
+    tls_key: Annotated[
+        str, Meta(description="A PEM file with the certificate's key, readable by its owner alone.")
+    ] = ""
+    sign_in_file: Annotated[
+        str,
+        Meta(
+            description="A TOML file with a table for each OpenID Connect provider that people "
+            "sign in through, readable by its owner alone."
+        ),
+    ] = ""
+    session_idle_seconds: Annotated[
+        float, Meta(ge=60, description="A session that is not used for so long ends.")
+    ] = 12 * 3600
+    session_seconds_max: Annotated[
+        float, Meta(ge=60, description="A session ends after so long, however much it is used.")
+    ] = 7 * 86_400
     log_format: Annotated[
         Literal["text", "json"],
         Meta(description="text or json: one record for each request, on standard error."),
