@@ -6,7 +6,7 @@ Requests go through the ASGI application itself; a client that leaves is an ASGI
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from inferd.access.changes import Changes
 from inferd.access.installation import installation_key
 from inferd.access.limit_book import LimitBook
 from inferd.access.limits import Limits
+from inferd.access.openid import Provider
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
@@ -25,7 +26,7 @@ from inferd.api.app import Application, build
 from inferd.api.services import ApiOptions, Services
 from inferd.catalog.card import ModelCard, PathSource, read_card
 from inferd.catalog.catalog import Catalog
-from inferd.clock import SystemClock
+from inferd.clock import Clock, SystemClock
 from inferd.engines.base import Engine, Request, Resources
 from inferd.engines.registry import engine_class
 from inferd.metering.ledger import Ledger
@@ -84,7 +85,8 @@ class InProcessReplica:
         }
         resources = Resources(files=files, threads=1, runtime_dir=str(self._runtime_dir))
         features = await asyncio.to_thread(self._engine.load, self._card, resources)
-        return ReplicaFacts(features.slots, features.context_length, memory_bytes=1)
+        facts = ReplicaFacts(features.slots, features.context_length, memory_bytes=1)
+        return msgspec.structs.replace(facts, spare=features.spare)
 
     async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         """Compute; on leaving early, cancel and take the final usage."""
@@ -224,10 +226,12 @@ async def gateway(
     options: ApiOptions | None = None,
     router_options: RouterOptions | None = None,
     concurrency: int = 200,
+    clock: Clock | None = None,
+    providers: Mapping[str, Provider] | None = None,
 ) -> AsyncGenerator[Gateway]:
     """Build every room over a fresh SQLite file, and take it down again."""
     async with AsyncExitStack() as stack:
-        clock = SystemClock()
+        clock = clock or SystemClock()
         path = tmp_path / "inferd.db"
         migrate(path)
         database = Database(path)
@@ -265,6 +269,7 @@ async def gateway(
             clock=clock,
             options=options or ApiOptions(),
             media_dir=tmp_path,
+            providers=providers or {},
         )
         caller = await tokens.authenticate(ADMIN_TOKEN)
         stack.push_async_callback(services.videos.close)

@@ -26,6 +26,7 @@ from tests.gateway import echo_card
 MEMORY = {"t/a": 40, "t/b": 50, "t/c": 60}
 BUDGET = 100
 SLOTS = 3
+SPARE = 1
 
 
 class FakeReplica:
@@ -48,7 +49,7 @@ class FakeReplica:
             self.state = "failed"
             raise Unavailable("The script says no.")
         self.state = "ready"
-        return ReplicaFacts(SLOTS, 100, MEMORY[self.card.name])
+        return ReplicaFacts(SLOTS, 100, MEMORY[self.card.name], spare=SPARE)
 
     async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         if self.state != "ready":
@@ -143,9 +144,9 @@ class World:
         alive = [r for r in self.replicas if r.state in ("loading", "ready")]
         assert sum(MEMORY[r.card.name] for r in alive) <= BUDGET
         for replica in alive:
-            assert len(replica.gates) <= SLOTS
+            assert len(replica.gates) <= SLOTS + SPARE
         for model in self.router.snapshot().models:
-            assert 0 <= model.in_flight <= SLOTS
+            assert 0 <= model.in_flight <= SLOTS + SPARE
             assert model.queued <= 12
 
     async def step(self) -> None:  # noqa: C901 one branch for each thing that can happen
@@ -227,6 +228,52 @@ async def test_one_accounts_thousand_jobs_do_not_delay_anothers_first() -> None:
         replica.gates[request_id].set()
         await world.settle()
     assert len(order) <= SLOTS + 2
+    await world.finish()
+    await world.router.close()
+
+
+async def test_long_jobs_of_one_account_leave_a_slot_for_anothers_first() -> None:
+    world = World(0)
+    greedy = [world.arrive("t/a", "greedy") for _ in range(12)]
+    await world.settle()
+    world.replicas[0].loaded.set()
+    await world.settle()
+    assert [i for _, i in world.running()] == greedy[:SLOTS], "nobody else asks: all its slots"
+    modest = world.arrive("t/a", "modest")
+    await world.settle()
+    assert modest in world.replicas[0].gates, "nothing of the greedy one had to end"
+    second = world.arrive("t/a", "modest")
+    third = world.arrive("t/a", "third")
+    await world.settle()
+    assert second not in world.replicas[0].gates
+    assert third not in world.replicas[0].gates, "the spare slot is taken"
+    # What is free next is for whoever has nothing running, though the others came before.
+    world.replicas[0].gates[greedy[0]].set()
+    await world.settle()
+    assert third in world.replicas[0].gates
+    world.replicas[0].gates[greedy[1]].set()
+    await world.settle()
+    assert not {second, greedy[SLOTS]} & set(world.replicas[0].gates), "it is spare again"
+    await world.finish()
+    assert set(world.endings.values()) == {"done"}
+    await world.router.close()
+
+
+async def test_several_choices_are_not_kept_out_by_those_who_need_one() -> None:
+    world = World(0)
+    running = [world.arrive("t/a", f"one{n}") for n in range(SLOTS)]
+    await world.settle()
+    world.replicas[0].loaded.set()
+    await world.settle()
+    wide = world.arrive("t/a", "at the head", slots=3)
+    await world.settle()
+    later = [world.arrive("t/a", f"later{n}") for n in range(4)]
+    for request_id in running:
+        await world.settle()
+        world.replicas[0].gates[request_id].set()
+    await world.settle()
+    assert wide in world.replicas[0].gates
+    assert sum(i in world.replicas[0].gates for i in later) == SLOTS + SPARE - 3
     await world.finish()
     await world.router.close()
 

@@ -59,6 +59,9 @@ class Features(msgspec.Struct, frozen=True):
     """Requests computed at once. A text generation with `n` choices takes `n` of them."""
     context_length: int
     """Prompt and output of one request, in tokens; 0 where a task has no tokens."""
+    spare: int = 0
+    """Further slots, which only accounts that have nothing running may take: nobody's many long
+    requests keep another account's first one waiting."""
 
 
 class Engine(Protocol):

@@ -69,7 +69,8 @@ class EchoEngine:
             raise EngineFailed("The echo model was told not to load.")
         self._context_length = card.context_length
         self._thinks = "reasoning" in card.tags
-        return Features(("text-generation",), card.slots, card.context_length)
+        spare = int(self._knob("spare"))
+        return Features(("text-generation",), card.slots, card.context_length, spare)
 
     def _others(self, request: Request) -> tuple[Event, ...]:
         """All that a task which takes no time says."""

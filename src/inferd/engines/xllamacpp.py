@@ -91,16 +91,17 @@ class XllamacppEngine:
             card.context_length,
             image_pixels_max=llama_media.pixels_max(card) if sees else None,
         )
-        server, listener = load_server(card, resources, path)
+        slots = card.slots + spare_slots(card)
+        server, listener = load_server(msgspec.structs.replace(card, slots=slots), resources, path)
         self._loaded = _Loaded(
             server=server,
             prompts=prompts,
             tokens=LlamaTokens(listener, prompts.vocabulary_size),
-            threads=ThreadPoolExecutor(card.slots, thread_name_prefix="llama"),
-            slots=LlamaSlots(card.slots),
+            threads=ThreadPoolExecutor(slots, thread_name_prefix="llama"),
+            slots=LlamaSlots(slots),
             context_length=card.context_length,
         )
-        return Features(("text-generation",), card.slots, card.context_length)
+        return Features(("text-generation",), card.slots, card.context_length, spare_slots(card))
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Compute all choices side by side."""
@@ -253,10 +254,15 @@ class XllamacppEngine:
         tower = files.get("mmproj")
         seeing = tower.stat().st_size + TOWER_BYTES if tower and tower.exists() else 0
         per_token = kv_cache_bytes_per_token(read_header(path))
-        cache = per_token * card.context_length * card.slots
+        cache = per_token * card.context_length * (card.slots + spare_slots(card))
         if card.kv_cache == "q8_0":
             cache = cache * 34 // 64  # 32 values in 34 bytes instead of 64
         return path.stat().st_size + cache + OVERHEAD_BYTES + seeing
+
+
+def spare_slots(card: ModelCard) -> int:
+    """Beyond the card's slots: one, but for a card of a single slot it would double the memory."""
+    return 1 if card.slots > 1 else 0
 
 
 def _tokenized(loaded: _Loaded, request: TokenizeRequest | DetokenizeRequest) -> Event:

@@ -42,13 +42,34 @@ class Residency:
         self.state: State = "loading"
         self.facts: ReplicaFacts | None = None
         self.in_flight = 0
-        """Slots in use."""
+        """Slots in use, spare ones included."""
+        self.held: dict[str, int] = {}
+        """Account → slots that it has in use."""
         self.ready_seconds = 0.0
 
     @property
     def slots(self) -> int:
         """Slots of a ready replica, else 0."""
         return 0 if self.facts is None else self.facts.slots
+
+    def fits(self, ask: Ask) -> bool:
+        """It could begin now. Spare slots are for accounts that have nothing running here."""
+        if self.facts is None or self.state != "ready":
+            return False
+        spare = 0 if ask.account_id in self.held else self.facts.spare
+        return self.in_flight + ask.slots <= self.facts.slots + spare
+
+    def take(self, ask: Ask) -> None:
+        """It begins."""
+        self.in_flight += ask.slots
+        self.held[ask.account_id] = self.held.get(ask.account_id, 0) + ask.slots
+
+    def give_back(self, ask: Ask) -> None:
+        """It has ended."""
+        self.in_flight -= ask.slots
+        self.held[ask.account_id] -= ask.slots
+        if not self.held[ask.account_id]:
+            del self.held[ask.account_id]
 
 
 class Waiter:
@@ -98,12 +119,30 @@ class Deployment:
             wanted=self.wanted,
         )
 
-    def free_slots(self) -> int:
-        """Slots that may be granted now."""
+    def begins_at_once(self, ask: Ask) -> bool:
+        """A slot is free, and nobody in line comes first."""
         residency = self.residency
-        if residency is None or residency.state != "ready":
-            return 0
-        return residency.slots - residency.in_flight
+        if residency is None or not residency.fits(ask):
+            return False
+        head = self.queue.head()
+        if head is None:
+            return True
+        # Those in line whose accounts have something running wait for ordinary slots: who has
+        # nothing running passes them, but nobody of his own kind.
+        newcomer = ask.account_id not in residency.held
+        return newcomer and self.queue.first(self._has_nothing_running) is None
+
+    def next_waiter(self) -> Waiter | None:
+        """Who in line may begin now."""
+        residency, head = self.residency, self.queue.head()
+        if residency is None or head is None:
+            return None
+        if not residency.fits(head.ask) and head.account_id in residency.held:
+            head = self.queue.first(self._has_nothing_running)
+        return head if head is not None and residency.fits(head.ask) else None
+
+    def _has_nothing_running(self, account_id: str) -> bool:
+        return self.residency is None or account_id not in self.residency.held
 
     def refuse_all(self, error: InferdError) -> None:
         """Tell everybody in line."""

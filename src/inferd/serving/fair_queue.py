@@ -7,6 +7,7 @@ furthest behind goes next, so a thousand jobs of one delay another's first by on
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from inferd.tasks.base import Tier
@@ -70,20 +71,32 @@ class FairQueue(Generic[W]):
         account = self._next_account()
         return None if account is None else self._by_account[account][0]
 
+    def first(self, may: Callable[[str], bool]) -> W | None:
+        """Who is next of those accounts that may."""
+        for account in sorted(self._by_account, key=self._turn):
+            if may(account):
+                return self._by_account[account][0]
+        return None
+
     def pop(self) -> W | None:
         """Take who is next, and charge its account."""
-        account = self._next_account()
-        if account is None:
-            return None
+        item = self.head()
+        if item is not None:
+            self.take(item)
+        return item
+
+    def take(self, item: W) -> None:
+        """Take the first one in its account's line, and charge the account."""
+        account = item.account_id
+        if account == self._next_account():
+            self._now = self._virtual[account]
         line = self._by_account[account]
-        item = line.popleft()
+        line.popleft()
         self._size -= 1
-        self._now = self._virtual[account]
         self._virtual[account] += max(item.work, 1)
         if not line:
             del self._by_account[account]
             self._forget_past()
-        return item
 
     def remove(self, item: W) -> bool:
         """Leave the line; False if it was not in it."""
@@ -103,7 +116,10 @@ class FairQueue(Generic[W]):
     def _next_account(self) -> str | None:
         if not self._by_account:
             return None
-        return min(self._by_account, key=lambda account: (self._virtual[account], account))
+        return min(self._by_account, key=self._turn)
+
+    def _turn(self, account: str) -> tuple[float, str]:
+        return self._virtual[account], account
 
     def _forget_past(self) -> None:
         """Accounts that are away and not ahead of the others need no memory."""
@@ -138,14 +154,23 @@ class TieredQueue(Generic[T]):
         line = self._next()
         return None if line is None else line.head()
 
+    def first(self, may: Callable[[str], bool]) -> T | None:
+        """Who is next of those accounts that may; the higher tier first."""
+        found = (line.first(may) for line in self._lines.values() if len(line))
+        return next((item for item in found if item is not None), None)
+
     def pop(self) -> T | None:
         """Take who is next, and charge its account."""
-        line = self._next()
-        if line is None:
-            return None
+        item = self.head()
+        if item is not None:
+            self.take(item)
+        return item
+
+    def take(self, item: T) -> None:
+        """Take the first one in its account's line, and charge the account."""
         self._turns = 0 if self._turns >= TURN_OF_THE_LAST - 1 else self._turns + 1
         self._size -= 1
-        return line.pop()
+        self._lines[item.tier].take(item)
 
     def remove(self, item: T) -> bool:
         """Leave the line; False if it was not in it."""

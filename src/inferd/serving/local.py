@@ -17,33 +17,16 @@ import msgspec
 from inferd.catalog.card import ModelCard
 from inferd.catalog.progress import FetchProgress
 from inferd.engines.base import Features, Request, Resources
-from inferd.errors import EngineFailed, InferdError
-from inferd.serving.inbox import Inbox
+from inferd.errors import EngineFailed
+from inferd.serving.link import Link
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFacts
-from inferd.serving.wire import (
-    Cancel,
-    Close,
-    Credit,
-    Events,
-    FromWorker,
-    Load,
-    Loaded,
-    LoadFailed,
-    Port,
-    Run,
-    ToWorker,
-    error_of,
-)
-from inferd.tasks.base import Chunk, Counted, Progress, Stopped
-from inferd.tasks.every import ENDINGS, Event
-from inferd.tasks.speech_recognition import Segment
-from inferd.tasks.text_generation import Done, Started, Text
+from inferd.serving.wire import Close, Load, Loaded, LoadFailed, error_of
+from inferd.tasks.every import Event
 
 STOP_SECONDS_MAX = 3.0
 """Grace for a worker that was asked to exit."""
-CANCEL_SECONDS_MAX = 10.0
-"""A worker that has not stopped a request by then hangs, and is killed."""
-
+SOCKET_NAME = "g"
+"""Short: it ends a path."""
 LOAD_SECONDS_MAX = 900.0
 """From the start of the process to its first word: 100 GB of weights from a slow disk."""
 
@@ -59,6 +42,8 @@ class LocalOptions(msgspec.Struct, frozen=True):
     """Short and private: sockets have paths of at most 108 bytes."""
     environment: dict[str, str]
     """All of it; nothing is inherited."""
+    shared: bool = False
+    """Workers listen for several gateways, on a socket in the private directory."""
 
 
 class LocalReplica:
@@ -71,12 +56,18 @@ class LocalReplica:
         self._fetch = fetch
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
-        self._port: Port | None = None
-        self._inboxes: dict[str, Inbox] = {}
+        self._link: Link | None = None
         self._starting: asyncio.Task[ReplicaFacts] | None = None
         self._stopping = False
         self._private_dir: Path | None = None
         self._progress = f"Waiting to load {card.name}"
+
+    @property
+    def address(self) -> str | None:
+        """The Unix socket on which gateways reach a shared worker."""
+        if not self._options.shared or self._private_dir is None:
+            return None
+        return str(self._private_dir / SOCKET_NAME)
 
     @property
     def died(self) -> asyncio.Future[str]:
@@ -110,7 +101,8 @@ class LocalReplica:
             threads=self._options.threads,
             runtime_dir=str(self._private_dir),
         )
-        self._send(Load(self._card, resources))
+        assert self._link is not None, "spawned above"
+        self._link.send(Load(self._card, resources))
         features = await self._answer_to_load()
         assert self._process is not None, "spawned above"
         return ReplicaFacts(
@@ -118,6 +110,7 @@ class LocalReplica:
             context_length=features.context_length,
             memory_bytes=await asyncio.to_thread(resident_bytes, self._process.pid),
             pid=self._process.pid,
+            spare=features.spare,
         )
 
     async def _answer_to_load(self) -> Features:
@@ -133,6 +126,9 @@ class LocalReplica:
         options = self._options
         self._private_dir = Path(tempfile.mkdtemp(prefix="w", dir=options.runtime_dir))
         ours, theirs = socket.socketpair()
+        address = self.address
+        listener = None if address is None else _listener(address)
+        inherited = [s.fileno() for s in (theirs, listener) if s is not None]
         log_name = self._card.name.replace("/", "--") + ".log"
         try:
             with (options.log_dir / log_name).open("ab") as log:
@@ -141,8 +137,8 @@ class LocalReplica:
                     "-P",
                     "-m",
                     "inferd.serving.worker",
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
+                    *map(str, inherited),
+                    pass_fds=inherited,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -155,42 +151,19 @@ class LocalReplica:
             raise
         finally:
             theirs.close()
+            if listener is not None:
+                listener.close()
         ours.setblocking(False)  # noqa: FBT003 the standard library's signature
-        port = Port(FromWorker, self._on_message, self._on_lost)  # type: ignore[arg-type]
+        link = Link(on_hung=self._kill, on_lost=self._on_lost, on_loaded=self._on_loaded)
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: port, sock=ours)
-        self._port = port
+        await loop.create_unix_connection(lambda: link.port, sock=ours)
+        self._link = link
 
-    async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
+    def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         """Compute; closing the generator cancels and waits for the final usage."""
-        if self._died.done() or self._stopping:
+        if self._link is None or self._died.done() or self._stopping:
             raise ReplicaDied("The worker that served this request ended.")
-        self._send(Run(request_id, request))
-        # Nothing is read between these lines: the worker's first word finds its inbox.
-        inbox = self._inboxes[request_id] = Inbox(
-            lambda size_bytes: self._send(Credit(request_id, size_bytes))
-        )
-        ended = False
-        try:
-            while not ended:
-                event = await inbox.take()
-                ended = _note(event, flight)
-                if isinstance(event, InferdError):
-                    raise event
-                yield event
-        finally:
-            if not ended:
-                await self._cancel(request_id, inbox, flight)
-            del self._inboxes[request_id]
-
-    async def _cancel(self, request_id: str, inbox: Inbox, flight: Flight) -> None:
-        self._send(Cancel(request_id))
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS_MAX):
-                while not _note(await inbox.take(), flight):
-                    pass
-        except TimeoutError:
-            self._kill()
+        return self._link.run(request_id, request, flight)
 
     async def stop(self) -> None:
         """Ask the process to exit, insist after a grace period, clean up."""
@@ -198,7 +171,8 @@ class LocalReplica:
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        self._send(Close())
+        if self._link is not None:
+            self._link.send(Close())
         await self._end_process()
 
     async def _end_process(self) -> None:
@@ -211,8 +185,8 @@ class LocalReplica:
             except TimeoutError:
                 self._kill()
                 await process.wait()
-        if self._port is not None:
-            self._port.close()
+        if self._link is not None:
+            self._link.port.close()
         if self._private_dir is not None:
             shutil.rmtree(self._private_dir, ignore_errors=True)
 
@@ -220,55 +194,26 @@ class LocalReplica:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 
-    def _send(self, message: ToWorker) -> None:
-        if self._port is not None:
-            self._port.send(message)
-
-    def _on_message(self, message: ToWorker | FromWorker) -> None:
-        match message:
-            case Events(items):
-                for request_id, event in items:
-                    if inbox := self._inboxes.get(request_id):
-                        inbox.put(event)
-            case Loaded(features):
-                self._loaded.set_result(features)
-            case LoadFailed(failure):
-                self._loaded.set_exception(error_of(failure))
-            case _:
-                raise AssertionError("the decoder lets nothing else through")
+    def _on_loaded(self, answer: Loaded | LoadFailed) -> None:
+        if isinstance(answer, Loaded):
+            self._loaded.set_result(answer.features)
+        else:
+            self._loaded.set_exception(error_of(answer.failure))
 
     def _on_lost(self) -> None:
-        # First the router, then the requests: one that is tried again must not come back here.
         if not self._stopping and not self._died.done():
             self._died.set_result("The worker process ended.")
-        error = ReplicaDied("The worker that served this request ended unexpectedly.")
-        for inbox in self._inboxes.values():
-            inbox.put(error)
         if not self._loaded.done():
             self._loaded.set_exception(EngineFailed("The worker ended while it loaded the model."))
             self._loaded.exception()
 
 
-def _note(event: Event | InferdError, flight: Flight) -> bool:
-    """Keep the flight true; True if this was the last event."""
-    match event:
-        case Text() | Chunk() | Segment():
-            flight.stage, flight.usage = "decode", event.usage
-        case Progress():
-            flight.usage = event.usage
-        case Started() | Counted():
-            flight.stage = "prefill"
-        case Stopped() | Done():
-            flight.usage = event.usage
-            if event.usage.output_tokens:
-                flight.stage = "decode"
-            return True
-        case _ if isinstance(event, ENDINGS):
-            flight.usage = event.usage
-            return True
-        case _:
-            return True
-    return False
+def _listener(address: str) -> socket.socket:
+    """The directory is its owner's alone, so nobody else can connect."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen()
+    return listener
 
 
 def _environment(options: LocalOptions) -> dict[str, str]:

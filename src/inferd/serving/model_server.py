@@ -69,7 +69,9 @@ class ModelServerReplica:
         self._client = await asyncio.to_thread(
             UpstreamClient, self._server.url, headers, silence_seconds=SILENCE_SECONDS_MAX
         )
-        return ReplicaFacts(self._server.slots, self._card.context_length, memory_bytes=0)
+        slots = self._server.slots
+        spare = 1 if slots > 1 else 0
+        return ReplicaFacts(slots, self._card.context_length, memory_bytes=0, spare=spare)
 
     async def stop(self) -> None:
         """Close all connections."""

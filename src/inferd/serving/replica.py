@@ -23,6 +23,8 @@ class ReplicaFacts(msgspec.Struct, frozen=True):
     memory_bytes: int
     """Measured resident bytes; 0 when it runs elsewhere."""
     pid: int | None = None
+    spare: int = 0
+    """Further slots, for accounts that have nothing running here."""
 
 
 Stage = Literal["queued", "loading", "prefill", "decode", "done"]

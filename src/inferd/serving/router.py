@@ -111,7 +111,7 @@ class Router:
             else:
                 return
             finally:
-                self._release(deployment, residency, ask.slots)
+                self._release(deployment, residency, ask)
 
     def loading(self, model: str) -> str | None:
         """How far the load is, in a sentence; None if the model is ready or nobody asked for it."""
@@ -189,9 +189,9 @@ class Router:
         if ask.slots > deployment.card.slots:
             raise BadRequest(f"n is at most {deployment.card.slots} for this model.", param="n")
         residency = deployment.residency
-        if residency is None or len(deployment.queue) or deployment.free_slots() < ask.slots:
+        if residency is None or not deployment.begins_at_once(ask):
             return None
-        residency.in_flight += ask.slots
+        residency.take(ask)
         return residency
 
     async def _wait(self, deployment: Deployment, ask: Ask, flight: Flight) -> Residency:
@@ -233,22 +233,20 @@ class Router:
         """The client left the line, or just as it was called."""
         granted = waiter.granted
         if granted.done() and not granted.cancelled() and granted.exception() is None:
-            self._release(deployment, granted.result(), waiter.ask.slots)
+            self._release(deployment, granted.result(), waiter.ask)
         elif deployment.queue.remove(waiter):
             self._note_quiet()
 
     def _grant(self, deployment: Deployment) -> None:
         residency = deployment.residency
-        while residency is not None and (waiter := deployment.queue.head()) is not None:
-            if waiter.ask.slots > deployment.free_slots():
-                return
-            deployment.queue.pop()
+        while residency is not None and (waiter := deployment.next_waiter()) is not None:
+            deployment.queue.take(waiter)
             if not waiter.granted.done():
-                residency.in_flight += waiter.ask.slots
+                residency.take(waiter.ask)
                 waiter.granted.set_result(residency)
 
-    def _release(self, deployment: Deployment, residency: Residency, slots: int) -> None:
-        residency.in_flight -= slots
+    def _release(self, deployment: Deployment, residency: Residency, ask: Ask) -> None:
+        residency.give_back(ask)
         deployment.idle_since_seconds = self._clock.seconds()
         if deployment.residency is residency:
             self._grant(deployment)
