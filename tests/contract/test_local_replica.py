@@ -163,7 +163,7 @@ async def test_a_start_that_is_cancelled_or_stopped_leaves_no_process(make: Make
     for end in ("cancel", "stop"):
         replica = make("load_ms=60000")
         start = asyncio.ensure_future(replica.start())
-        while replica._port is None:  # pyright: ignore[reportPrivateUsage] until the child runs
+        while replica._link is None:  # pyright: ignore[reportPrivateUsage] until the child runs
             await asyncio.sleep(0.01)
         process = replica._process  # pyright: ignore[reportPrivateUsage]
         if end == "cancel":

@@ -1,7 +1,9 @@
-"""The worker: a child process that holds one replica. `python -m inferd.serving.worker FD`.
+"""The worker: a child process that holds one replica. `python -m inferd.serving.worker FD [FD]`.
 
-FD is one end of a socket pair; there is nothing to connect to. When the other end is gone the
-gateway is dead, and the worker exits at once, in the middle of whatever it computes.
+The first FD is one end of a socket pair. When the other end is gone the owner is dead, and the
+worker exits at once, in the middle of whatever it computes. There is nothing to connect to, but
+for the gateways of this machine if there are several: the second FD listens for them on a socket
+in a private directory.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import msgspec
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Engine, Request, Resources
+from inferd.engines.decoder_pool import warm_decoders
 from inferd.engines.registry import engine_class
 from inferd.errors import EngineFailed, InferdError
 from inferd.serving.wire import (
@@ -60,6 +63,7 @@ class Worker:
         try:
             engine = engine_class(card.engine)()
             features = await asyncio.to_thread(engine.load, card, resources)
+            await asyncio.to_thread(warm_decoders, features.tasks)
         except InferdError as error:
             return LoadFailed(failure_of(error))
         except Exception as error:  # noqa: BLE001 a library may raise anything while it loads
@@ -223,18 +227,22 @@ def _gateway_gone() -> None:
     os._exit(0)
 
 
-async def main(descriptor: int) -> None:
-    """Serve one gateway over the inherited descriptor."""
+async def main(descriptor: int, listening: int | None = None) -> None:
+    """Serve the owner over the inherited descriptor, and whoever connects to the other one."""
     worker = Worker()
     connection = Connection(worker, _gateway_gone, owner=True)
     loop = asyncio.get_running_loop()
     sock = socket.socket(fileno=descriptor)
     await loop.create_unix_connection(lambda: connection.port, sock=sock)
+    if listening is not None:
+        await loop.create_unix_server(
+            lambda: Connection(worker).port, sock=socket.socket(fileno=listening)
+        )
     await worker.closed.wait()
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(*map(int, sys.argv[1:])))
     # Engine threads that still run must not hold the process.
     os._exit(0)
