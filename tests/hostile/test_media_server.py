@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
+import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -64,6 +68,37 @@ async def test_a_worker_outlives_every_picture(server: InferdProcess) -> None:
     assert await server.worker_pid(MODEL) == pid
     assert left_over(server) == []
     assert len([entry for entry in server.entries() if entry.cost_nanos]) == 2
+
+
+def decoders_of(pid: int) -> list[int]:
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(None, 2) for line in listing.stdout.splitlines()]
+    return [int(own) for own, of, words in lines if int(of) == pid and "engines.decoder" in words]
+
+
+async def test_a_decoder_that_crashes_takes_no_neighbour_with_it(server: InferdProcess) -> None:
+    """As a hole in a library would let a picture do it."""
+    async with server.client() as client:
+        assert (await post(client, encoded("PNG"))).status_code == 200
+        pid = await server.worker_pid(MODEL)
+        assert pid is not None
+        (decoder,) = decoders_of(pid)
+        os.kill(decoder, signal.SIGSTOP)
+        first, second = (asyncio.ensure_future(post(client, large())) for _ in range(2))
+        done, crashing = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+        assert [one.result().status_code for one in done] == [200]
+        os.kill(decoder, signal.SIGSEGV)
+        os.kill(decoder, signal.SIGCONT)
+        answer = await crashing.pop()
+        assert answer.status_code == 400
+        assert "cannot be decoded within the limits" in answer.text
+        assert not leaks(answer.content, str(server.data_dir))
+        assert (await post(client, large())).status_code == 200
+    assert await server.worker_pid(MODEL) == pid
+    assert decoder not in decoders_of(pid)
+    assert left_over(server) == []
 
 
 async def test_a_form_in_chunks_is_read(server: InferdProcess) -> None:

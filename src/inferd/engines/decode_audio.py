@@ -1,14 +1,14 @@
-"""Sound of any format to samples, within limits. Imported in workers only.
+"""Sound of any format to samples, within limits. Imported in workers only; blocks.
 
-The container is read from bytes that lie here: no protocol, no other file, no network. Only
-demuxers and codecs of a list are opened; the duration is limited while it is decoded, since a
-header may say anything.
+The file is opened in a decoder, a child process under limits of memory and time. The container is
+read from bytes that lie there: no protocol, no other file, no network. Only demuxers and codecs of
+a list are opened; the duration is limited while it is decoded, since a header may say anything.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import av
@@ -17,6 +17,8 @@ from av.error import InvalidDataError
 from numpy.typing import NDArray
 
 from inferd.clock import SystemClock
+from inferd.engines.decoder_pool import decoders
+from inferd.engines.decoder_wire import DATA_BYTES_MAX, Job, Made
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
 
@@ -78,20 +80,44 @@ UNREADABLE = "The recording cannot be read: it is broken, or of a format that is
 
 def decode_audio(media: Media, rate: int, seconds_max: float, param: str = "audio") -> Samples:
     """Mono samples of 16 bits at `rate` hertz. Raises BadRequest with a fixed sentence."""
-    samples = bytearray()
+    samples, bytes_max = bytearray(), int(seconds_max * rate) * 2
+
+    def keep(data: bytearray) -> None:
+        if len(samples) + len(data) > bytes_max:
+            raise ValueError("more samples than can be")
+        samples.extend(data)
+
+    job = Job("sound", media, param, DECODE_SECONDS_MAX, rate=rate, seconds_max=seconds_max)
+    decoders("sound").run(job, keep)
+    return np.frombuffer(samples, np.int16)
+
+
+def decode_here(job: Job, send: Callable[[bytes], None]) -> Made:
+    """In the decoder: the samples as they come. Raises BadRequest, MemoryError."""
+    param, held, sent = job.param, bytearray(), False
     try:
-        content = media.read()
+        content = job.media.read()
         with av.open(io.BytesIO(content), options=_OPENING, metadata_errors="ignore") as container:
-            for piece in _pieces(container, rate, seconds_max, param):
-                samples += piece.data
-    except BadRequest:
+            for piece in _pieces(container, job.rate, job.seconds_max, param):
+                held += piece.data
+                if len(held) >= DATA_BYTES_MAX:
+                    send(bytes(held))
+                    held.clear()
+                    sent = True
+    except (BadRequest, ConnectionError, MemoryError):
         raise
     except Exception as error:
         # The library's errors name addresses and files; none of it is for callers.
         raise BadRequest(UNREADABLE, param=param, detail=repr(error)[:300]) from error
-    if not samples:
+    if not held and not sent:
         raise BadRequest("The recording has no sound in it.", param=param)
-    return np.frombuffer(samples, np.int16)
+    send(bytes(held))
+    return Made()
+
+
+def warm() -> None:
+    """In the decoder, before its memory is limited: load all that it needs."""
+    av.AudioResampler(format="s16", layout="mono", rate=16_000)
 
 
 def as_float(samples: Samples) -> NDArray[np.float32]:

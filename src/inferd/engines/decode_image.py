@@ -1,7 +1,8 @@
-"""One picture in, RGB pixels out. Imported in workers only.
+"""One picture in, RGB pixels out. Imported in workers only; blocks.
 
-Limits are checked on the header, before a pixel is decoded. What a library says about a broken
-file is for the log; callers read one of a few fixed sentences.
+The file is opened in a decoder, a child process under limits of memory and time. There the limits
+of the header are checked before a pixel is decoded. What a library says about a broken file is for
+the log; callers read one of a few fixed sentences.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 
 from PIL import Image, ImageFile, ImageOps
 
+from inferd.engines.decoder_pool import decoders
+from inferd.engines.decoder_wire import DATA_BYTES_MAX, Job, Made
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
 
@@ -26,22 +29,55 @@ SCANNED_PIXELS_MAX = 4_000_000_000
 """About six seconds of one core; a progressive picture of ten scans and 50 MP needs 0.5."""
 
 
+CPU_SECONDS_MAX = 20
+"""For one picture; the largest that are read take two."""
+
+
 def decode_image(media: Media, *, param: str = "image") -> Image.Image:
     """The picture as RGB, turned as its EXIF says, on white where it is transparent.
 
     Of an animation the first frame. Raises BadRequest with `param`.
     """
-    return _guarded(media, param, _rgb)
+    return _decoded(Job("picture", media, param, CPU_SECONDS_MAX))
 
 
 def decode_mask(media: Media, *, param: str = "mask") -> Image.Image:
     """Where a picture may change, white on black: its transparent pixels, or its light ones."""
-    return _guarded(media, param, _mask)
+    return _decoded(Job("mask", media, param, CPU_SECONDS_MAX))
 
 
-def _guarded(
-    media: Media, param: str, decoded: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
+def _decoded(job: Job) -> Image.Image:
+    pixels = bytearray()
+
+    def keep(data: bytearray) -> None:
+        if len(pixels) + len(data) > PIXELS_MAX * 3:
+            raise ValueError("more pixels than can be")
+        pixels.extend(data)
+
+    made = decoders("picture").run(job, keep)
+    size = (made.width, made.height)
+    return Image.frombytes("RGB" if job.kind == "picture" else "L", size, pixels)
+
+
+def decode_here(job: Job, send: Callable[[bytes], None]) -> Made:
+    """In the decoder: the pixels, some rows at a time. Raises BadRequest, MemoryError."""
+    convert, mode = (_opaque, "RGB") if job.kind == "picture" else (_light, "L")
+    picture = _guarded(job.media, job.param, turn=job.kind == "picture")
+    width, height = picture.size
+    rows = max(1, DATA_BYTES_MAX // (width * len(mode)))
+    for top in range(0, height, rows):
+        # Only the picture itself is ever there as a whole.
+        strip = picture.crop((0, top, width, min(height, top + rows)))
+        send(convert(strip).tobytes())
+    return Made(mode, width, height)
+
+
+def warm() -> None:
+    """In the decoder, before its memory is limited: load all that it needs."""
+    Image.init()
+
+
+def _guarded(media: Media, param: str, *, turn: bool) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # What is merely odd is none of the log's business.
@@ -49,8 +85,11 @@ def _guarded(
             content = media.read()
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
             _check(picture, content, param)
-            return decoded(picture)
-    except BadRequest:
+            picture.load()
+            if turn:
+                ImageOps.exif_transpose(picture, in_place=True)
+            return picture
+    except (BadRequest, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         # Pillow itself refuses a header with twice our limit.
@@ -88,12 +127,7 @@ def _too_large(param: str, size: str) -> BadRequest:
     )
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    picture.load()
-    return _opaque(ImageOps.exif_transpose(picture))
-
-
-def _mask(picture: Image.Image) -> Image.Image:
+def _light(picture: Image.Image) -> Image.Image:
     if not picture.has_transparency_data:
         return picture.convert("L")
     alpha = picture.convert("RGBA").getchannel("A")

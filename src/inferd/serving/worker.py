@@ -122,7 +122,7 @@ class Connection:
     def __init__(
         self, worker: Worker, on_lost: Callable[[], None] | None = None, *, owner: bool = False
     ) -> None:
-        self.port = Port(ToWorker, self._on_message, self._on_lost)  # type: ignore[arg-type]
+        self.port = Port(ToWorker, self._on_message, self._on_lost)
         self._worker = worker
         self._lost = on_lost
         self._owner = owner
