@@ -140,6 +140,8 @@ class Client:
     app: Application
     token: str | None = ADMIN_TOKEN
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    address: str = ""
+    """Where it calls from; "": not told."""
 
     async def post(self, path: str, body: Any = None, **options: Any) -> Response:
         """POST JSON, or bytes as they are."""
@@ -171,6 +173,7 @@ class Client:
             "path": route,
             "raw_path": route.encode(),
             "query_string": query.encode(),
+            "client": (self.address, 1) if self.address else None,
             "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in shown.items()],
         }
         exchange = _AsgiExchange(body, gone or asyncio.Event(), sent or asyncio.Event())

@@ -14,8 +14,10 @@ InferdError
 ├── MethodNotAllowed 405
 ├── FetchTimedOut 408         a URL took too long
 ├── Conflict 409
+├── Gone 410                  a form of the contract that is no longer answered
 ├── PayloadTooLarge 413
 ├── UnsupportedMediaType 415
+├── Unprocessable 422         a value of an account that is wrong
 ├── TooManyRequests 429       a limit was hit, or the queue is full; carries Retry-After
 ├── EngineFailed 500          the engine broke while it worked
 ├── UpstreamFailed 502        a model server answered with an error
@@ -132,6 +134,12 @@ class Conflict(InferdError):
     status, code, kind = 409, "conflict", "invalid_request_error"
 
 
+class Gone(InferdError):
+    """A form of the contract that is no longer answered; the message says what to call instead."""
+
+    status, code, kind = 410, "gone", "invalid_request_error"
+
+
 class PayloadTooLarge(InferdError):
     """The body is over its cap, compressed or not."""
 
@@ -142,6 +150,12 @@ class UnsupportedMediaType(InferdError):
     """A content type or encoding that is not accepted."""
 
     status, code, kind = 415, "unsupported_media_type", "invalid_request_error"
+
+
+class Unprocessable(InferdError):
+    """A value of an account that is wrong, where the contract wants 422 and one sentence."""
+
+    status, code, kind = 422, "unprocessable", "invalid_request_error"
 
 
 class TooManyRequests(InferdError):

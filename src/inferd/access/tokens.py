@@ -43,6 +43,7 @@ class TokenWish(msgspec.Struct, frozen=True):
     expires_unix_ns: int | None = None
     networks: tuple[Network, ...] | None = None
     models: tuple[str, ...] | None = None
+    monthly_limit_nanos: int | None = None
 
 
 class Tokens:
@@ -132,7 +133,7 @@ class Tokens:
             raise NotFound("No such token.")
         change.touch("token", token_id)
 
-    async def signing_secret(self, row: TokenRow) -> bytes | None:
+    def signing_secret(self, row: TokenRow) -> bytes | None:
         """What the token's JWTs are signed with; None while it was not used since 0005."""
         return self._secrets.unseal(row)
 
@@ -287,6 +288,7 @@ class Tokens:
             expires_unix_ns=wish.expires_unix_ns,
             allowed_ips=None if networks is None else tuple(str(one) for one in networks),
             allowed_models=models,
+            monthly_limit_nanos=wish.monthly_limit_nanos,
             sealed=self._secrets.seal(token_id, secret),
         )
         await tokens.add(change.connection, row)

@@ -6,11 +6,13 @@ from inferd.api.anthropic.count_tokens import count_tokens
 from inferd.api.anthropic.messages import messages
 from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn, MessagesOut
 from inferd.api.live import LiveFigures
-from inferd.api.manage import account, server, tokens, usage
+from inferd.api.manage import account, server, usage
 from inferd.api.manage.audit import audit_routes
 from inferd.api.manage.limits import limit_routes
+from inferd.api.manage.scoped_jwt import scoped_jwt_routes
 from inferd.api.manage.sign_in import sign_in_routes
 from inferd.api.manage.sign_in_pages import sign_in_page_routes
+from inferd.api.manage.tokens import token_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -170,40 +172,6 @@ def _account() -> list[Route]:
     ]
 
 
-def _api_tokens() -> list[Route]:
-    admin = "admin"
-    return [
-        Route("GET", "/v1/api-tokens", tokens.list_tokens, admin, "native", "API tokens, masked"),
-        Route(
-            "POST",
-            "/v1/api-tokens",
-            tokens.create_token,
-            admin,
-            "native",
-            "Create an API token",
-            tokens.TokenIn,
-            tokens.TokenOut,
-        ),
-        Route(
-            "GET",
-            "/v1/api-tokens/id/{rest}",
-            tokens.show_token,
-            admin,
-            "native",
-            "One API token, masked",
-            gives=tokens.TokenOut,
-        ),
-        Route(
-            "DELETE",
-            "/v1/api-tokens/id/{rest}",
-            tokens.revoke_token,
-            admin,
-            "native",
-            "Revoke an API token, at once",
-        ),
-    ]
-
-
 def _tokenizer() -> list[Route]:
     return [
         Route(
@@ -262,7 +230,8 @@ def _all() -> list[Route]:
         *_catalogue(),
         *_server(),
         *_account(),
-        *_api_tokens(),
+        *token_routes(),
+        *scoped_jwt_routes(),
         *audit_routes(),
         *sign_in_routes(),
         *sign_in_page_routes(),

@@ -53,6 +53,7 @@ def _row(found: Row[Any]) -> TokenRow:
         allowed_ips=_words(found.allowed_ips),
         allowed_models=_words(found.allowed_models),
         sealed=found.sealed,
+        monthly_limit_nanos=found.monthly_limit_nanos,
     )
 
 
@@ -73,6 +74,7 @@ async def add(connection: AsyncConnection, row: TokenRow) -> None:
                 allowed_ips=_column(row.allowed_ips),
                 allowed_models=_column(row.allowed_models),
                 sealed=row.sealed,
+                monthly_limit_nanos=row.monthly_limit_nanos,
             )
         )
     except IntegrityError:
