@@ -157,6 +157,11 @@ class Work:
         usage = self._billed if self._billed is not None else self._billable()
         return cost(usage, self._price, self.order.tier)
 
+    @property
+    def paid_tier(self) -> Tier:
+        """The tier that is paid."""
+        return self._price.paid_tier(self.order.tier)
+
     def _billable(self) -> Usage:
         """The usage so far, in the unit of the price."""
         order = self.order
@@ -249,7 +254,7 @@ class Work:
             queue_ms=self.queue_ms,
             first_event_ms=None if first is None else round((first - self._created_seconds) * 1000),
             runtime_ms=self.runtime_ms,
-            tier=self._price.paid_tier(order.tier),
+            tier=self.paid_tier,
             unit=self._price.billed_unit or order.card.unit(),
             quantity=usage.quantity,
             tag=order.tag,

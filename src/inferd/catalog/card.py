@@ -199,10 +199,6 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Multipliers in millionths, of the tiers that the model has."""
         return {} if self.price is None else self.price.tiers()
 
-    def paid_tier(self, asked: Tier) -> Tier:
-        """The tier that applies: a model that lacks the one asked for serves the default."""
-        return asked if asked in self.tiers() else "default"
-
 
 def is_model_name(name: str) -> bool:
     """True for `owner/name` in the grammar that the routes accept."""

@@ -16,7 +16,6 @@ from inferd.storage.duties import lock
 from inferd.storage.rows import PriceRow, PriceSource
 from inferd.storage.tables import prices
 
-
 Connection = AsyncConnection
 
 

@@ -206,8 +206,7 @@ def _ending(done: Done) -> tuple[str, str | None]:
 
 def _tier(work: Work) -> str:
     """The tier that is paid, in Anthropic's words; it has none for flex."""
-    paid = work.order.card.paid_tier(work.order.tier)
-    return "priority" if paid == "priority" else "standard"
+    return "priority" if work.paid_tier == "priority" else "standard"
 
 
 def _block_out(block: _Block) -> BlockOut:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from inferd.api.exchange import Exchange
+from inferd.api.native.pricing import AnyPricing, pricing_of
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
 from inferd.api.openai.chat import ChatIn
 from inferd.api.openai.chat_answer import ChatOut
@@ -15,25 +16,7 @@ from inferd.api.openai.completions import CompletionIn, CompletionOut
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import NotFound
-from inferd.metering.cost import ONE
-from inferd.money import NANOS_PER_USD, Rate
-
-
-class TokenPricing(msgspec.Struct, frozen=True):
-    """Cents for each single token; `rate_…` are multipliers of the input price."""
-
-    cents_per_input_token: float
-    cents_per_output_token: float
-    rate_per_input_token_cached: float
-    type: str = "tokens"
-    rate_per_input_token_cache_write: None = None
-    rate_per_service_tier_priority: float | None = None
-    rate_per_service_tier_flex: float | None = None
-    discount: None = None
-    discount_ends_at: None = None
-    short: None = None
-    full: None = None
-    table: None = None
+from inferd.metering.prices import Price
 
 
 class ModelOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +28,7 @@ class ModelOut(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     cover_img_url: str = ""
     tags: list[str]
-    pricing: TokenPricing
+    pricing: AnyPricing
     max_tokens: int
     replaced_by: str | None = None
     deprecated: int | None = None
@@ -77,31 +60,14 @@ class ModelDetails(ModelOut, frozen=True, kw_only=True):
     max_output_tokens: int
 
 
-def _cents_per_token(rate: Rate) -> float:
-    return rate * 100 / NANOS_PER_USD / 1_000_000
-
-
-def _pricing(card: ModelCard) -> TokenPricing:
-    fresh, cached, output = card.rates()
-    share = cached / fresh if fresh else 1.0
-    tiers = {tier: value / ONE for tier, value in card.tiers().items()}
-    return TokenPricing(
-        _cents_per_token(fresh),
-        _cents_per_token(output),
-        share,
-        rate_per_service_tier_priority=tiers.get("priority"),
-        rate_per_service_tier_flex=tiers.get("flex"),
-    )
-
-
-def _model_out(card: ModelCard) -> ModelOut:
+def _model_out(card: ModelCard, price: Price) -> ModelOut:
     return ModelOut(
         model_name=card.name,
         type=card.task,
         reported_type=card.task,
         description=card.summary,
         tags=list(card.tags),
-        pricing=_pricing(card),
+        pricing=pricing_of(card, price),
         max_tokens=card.context_length,
         create_ts=card.created_unix,
         replaced_by=card.replaced_by,
@@ -109,8 +75,8 @@ def _model_out(card: ModelCard) -> ModelOut:
     )
 
 
-def _details(card: ModelCard, base_url: str) -> ModelDetails:
-    listed = {name: getattr(_model_out(card), name) for name in ModelOut.__struct_fields__}
+def _details(card: ModelCard, price: Price, base_url: str) -> ModelDetails:
+    listed = {name: getattr(_model_out(card, price), name) for name in ModelOut.__struct_fields__}
     curl = (
         f'curl "{base_url}/v1/inference/{card.name}" '
         '-H "Authorization: Bearer $INFERD_TOKEN" -H "Content-Type: application/json" '
@@ -190,7 +156,9 @@ async def no_models(exchange: Exchange, services: Services) -> None:
 
 async def model_list(exchange: Exchange, services: Services) -> None:
     """All models, DeepInfra's way."""
-    body = msgspec.json.encode([_model_out(card) for card in services.catalog.cards()])
+    cards = services.catalog.cards()
+    current = services.prices.current
+    body = msgspec.json.encode([_model_out(card, current(card.name)) for card in cards])
     await exchange.respond(200, body)
 
 
@@ -205,4 +173,5 @@ async def model_details(exchange: Exchange, services: Services) -> None:
     if asked:
         await _variant(exchange, card, f"http://{host}", asked)
         return
-    await exchange.respond(200, msgspec.json.encode(_details(card, f"http://{host}")))
+    details = _details(card, services.prices.current(card.name), f"http://{host}")
+    await exchange.respond(200, msgspec.json.encode(details))

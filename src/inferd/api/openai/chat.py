@@ -161,7 +161,8 @@ async def chat(exchange: Exchange, services: Services) -> None:
     def answer(card: ModelCard) -> ChatAnswer:
         tier = None
         if wire.service_tier is not None:
-            tier = card.paid_tier(generation.service_tier(exchange, wire.service_tier))
+            asked_tier = generation.service_tier(exchange, wire.service_tier)
+            tier = services.prices.current(card.name).paid_tier(asked_tier)
         return ChatAnswer(
             ChatHead(
                 id="chatcmpl-" + exchange.request_id,

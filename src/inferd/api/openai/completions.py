@@ -177,7 +177,8 @@ async def completions(exchange: Exchange, services: Services) -> None:
     def answer(card: ModelCard) -> CompletionAnswer:
         tier = None
         if wire.service_tier is not None:
-            tier = card.paid_tier(generation.service_tier(exchange, wire.service_tier))
+            asked_tier = generation.service_tier(exchange, wire.service_tier)
+            tier = services.prices.current(card.name).paid_tier(asked_tier)
         return CompletionAnswer(
             CompletionHead(
                 id="cmpl-" + exchange.request_id,

@@ -7,17 +7,27 @@ from urllib.parse import parse_qs
 import msgspec
 
 from inferd.api.exchange import Exchange
+from inferd.api.native.pricing import default_picture, pricing_type
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
-from inferd.money import usd
+from inferd.metering.prices import ONE, Price
+from inferd.money import UNITS_PER_RATE, usd
+from inferd.tasks.text_to_image import UNIT_PIXELS
 
 
-class Pricing(msgspec.Struct, frozen=True):
-    """Dollars per million tokens."""
+class Pricing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Dollars: per million tokens and characters, per second, per picture of the default size."""
 
-    input_tokens: float
-    output_tokens: float
-    cache_read_tokens: float
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    cache_read_tokens: float | None = None
+    per_image_unit: float | None = None
+    output_seconds: float | None = None
+    frame_units: float | None = None
+    input_characters: float | None = None
+    input_seconds: float | None = None
+    compute_seconds: float | None = None
+    uptime_seconds: float | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -28,10 +38,11 @@ class Metadata(msgspec.Struct, frozen=True):
     max_tokens: int
     pricing: Pricing
     tags: list[str]
-    discount: None = None
-    default_width: None = None
-    default_height: None = None
-    default_iterations: None = None
+    discount: float | None = None
+    """The fraction that is taken off."""
+    default_width: int | None = None
+    default_height: int | None = None
+    default_iterations: int | None = None
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
@@ -58,23 +69,47 @@ def _entry(card: ModelCard, metadata: Metadata | None) -> ModelEntry:
     return ModelEntry(card.name, card.created_unix, owner, card.name, metadata=metadata)
 
 
-def _metadata(card: ModelCard) -> Metadata:
-    fresh, cached, output = card.rates()
+def _metadata(card: ModelCard, price: Price) -> Metadata:
+    picture = default_picture(card) if price.billed_unit == "image_units" else (None, None, None)
     return Metadata(
         description=card.summary,
         context_length=card.context_length,
         max_tokens=card.context_length,
-        pricing=Pricing(usd(fresh), usd(output), usd(cached)),
-        tags=["chat", *card.tags],
+        pricing=_pricing(card, price),
+        tags=[*(["chat"] if card.task == "text-generation" else []), *card.tags],
+        discount=price.discount / ONE if price.discount else None,
+        default_width=picture[0],
+        default_height=picture[1],
+        default_iterations=picture[2],
     )
+
+
+def _pricing(card: ModelCard, price: Price) -> Pricing:
+    unit = price.billed_unit
+    if unit is None:
+        only_input = pricing_type(price, card.task) == "input_tokens"
+        return Pricing(
+            usd(price.input),
+            None if only_input else usd(price.output),
+            None if only_input else usd(price.cached),
+        )
+    if unit == "image_units":
+        width, height, _ = default_picture(card)
+        default = usd(price.unit) * width * height / UNIT_PIXELS / UNITS_PER_RATE
+        return Pricing(per_image_unit=default)
+    each = usd(price.unit)
+    shown = each if unit == "input_characters" else each / UNITS_PER_RATE
+    return msgspec.convert({unit: shown}, Pricing)
 
 
 async def models(exchange: Exchange, services: Services) -> None:
     """All models of the catalogue."""
     query = parse_qs(exchange.query.decode("latin-1"))
+    current = services.prices.current
     with_meta = "with_meta" in query.get("filter", [])
     entries = [
-        _entry(card, _metadata(card) if with_meta else None) for card in services.catalog.cards()
+        _entry(card, _metadata(card, current(card.name)) if with_meta else None)
+        for card in services.catalog.cards()
     ]
     await exchange.respond(200, msgspec.json.encode(ModelList(entries)))
 
@@ -82,4 +117,5 @@ async def models(exchange: Exchange, services: Services) -> None:
 async def model(exchange: Exchange, services: Services) -> None:
     """One model."""
     card = services.catalog.get(exchange.rest)
-    await exchange.respond(200, msgspec.json.encode(_entry(card, _metadata(card))))
+    metadata = _metadata(card, services.prices.current(card.name))
+    await exchange.respond(200, msgspec.json.encode(_entry(card, metadata)))

@@ -82,10 +82,8 @@ class ResponseAnswer:
     def _name_model(self, work: Work | None) -> None:
         """Say which of the models answers, and at which tier."""
         if work is not None:
-            card = work.order.card
-            tier = card.paid_tier(work.order.tier)
             self._response = msgspec.structs.replace(
-                self._response, model=card.name, service_tier=tier
+                self._response, model=work.order.card.name, service_tier=work.paid_tier
             )
 
     def _ended(self, done: Done, work: Work) -> ResponseOut:
