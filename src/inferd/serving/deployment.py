@@ -22,7 +22,8 @@ class Ask(msgspec.Struct, frozen=True):
     request_id: str
     account_id: str
     card: ModelCard
-    request: Request
+    request: Request | None
+    """None: another process computes it and needs a slot alone."""
     work: int
     """Estimated tokens, for fairness."""
     slots: int = 1

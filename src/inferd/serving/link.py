@@ -43,7 +43,7 @@ class Link:
         on_loaded: Callable[[Loaded | LoadFailed], None] | None = None,
     ) -> None:
         """`on_lost` is called before the requests hear of it, so that none comes back here."""
-        self.port = Port(FromWorker, self._on_message, self._on_lost)  # type: ignore[arg-type]
+        self.port = Port(FromWorker, self._on_message, self._on_lost)
         self.lost = False
         self._on_hung = on_hung
         self._when_lost = on_lost

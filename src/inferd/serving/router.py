@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, TooManyRequests, Unavailable
 from inferd.serving.deployment import Ask, Deployment, Residency, Waiter
 from inferd.serving.memory import budget_bytes
+from inferd.serving.refusals import shutting_down, too_large, too_late
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFactory
 from inferd.serving.scheduler import Drain, Policy, Refuse, Start, Stop, plan
 from inferd.serving.snapshot import ModelSnapshot, RouterSnapshot, model_snapshot
@@ -51,6 +53,14 @@ class RouterOptions(msgspec.Struct, frozen=True):
     """For all local replicas together; 0: 80 % of the machine's or container's memory."""
     swap_wait_seconds: float = 10
     """How long requests of a loaded model may keep another model waiting."""
+
+
+class Slot(NamedTuple):
+    """Room for one request, granted."""
+
+    deployment: Deployment
+    residency: Residency
+    ask: Ask
 
 
 class Router:
@@ -96,9 +106,10 @@ class Router:
                 residency = await self._wait(deployment, ask, flight)
             flight.granted_seconds = self._clock.seconds()
             flight.stage, flight.replica_id = "prefill", residency.id
-            replica = residency.replica
+            replica, request = residency.replica, ask.request
+            assert request is not None, "only `acquire` asks for others"
             try:
-                async with aclosing(replica.run(ask.request_id, ask.request, flight)) as events:
+                async with aclosing(replica.run(ask.request_id, request, flight)) as events:
                     async for event in events:
                         touched = True
                         yield event
@@ -112,6 +123,20 @@ class Router:
                 return
             finally:
                 self._release(deployment, residency, ask)
+
+    async def acquire(self, ask: Ask, flight: Flight) -> Slot:
+        """Wait for a slot whose holder computes elsewhere. Raises like `run`; give it back."""
+        deployment = self._deployment(ask.card)
+        residency = self._take(deployment, ask)
+        if residency is None:
+            residency = await self._wait(deployment, ask, flight)
+        return Slot(deployment, residency, ask)
+
+    def give_back(self, slot: Slot, *, died: bool = False) -> None:
+        """The slot is free again; `died`: its replica was found dead."""
+        if died:
+            self._died(slot.deployment, slot.residency)
+        self._release(slot.deployment, slot.residency, slot.ask)
 
     def loading(self, model: str) -> str | None:
         """How far the load is, in a sentence; None if the model is ready or nobody asked for it."""
@@ -129,6 +154,9 @@ class Router:
             self._evictions,
             self._deaths,
         )
+
+    async def refresh(self) -> None:
+        """The snapshot is always fresh here."""
 
     async def drain(self, deadline_seconds: float) -> None:
         """Refuse what is new, let what runs and waits finish until the deadline."""
@@ -149,7 +177,7 @@ class Router:
         if self._tasks:
             await asyncio.wait(self._tasks)
         for deployment in self._deployments.values():
-            deployment.refuse_all(_shutting_down())
+            deployment.refuse_all(shutting_down())
             if deployment.residency is not None:
                 await deployment.residency.replica.stop()
                 deployment.residency = None
@@ -172,7 +200,9 @@ class Router:
                     if deployment.residency is not None:
                         deployment.residency.state = "draining"
                 case Refuse(needed_bytes=needed):
-                    deployment.refuse_all(_too_large(deployment.card, needed, self._policy))
+                    deployment.refuse_all(
+                        too_large(deployment.card, needed, self._policy.memory_bytes)
+                    )
         self._wake_at(decided.wake_at_seconds, now)
 
     def _deployment(self, card: ModelCard) -> Deployment:
@@ -185,7 +215,7 @@ class Router:
     def _take(self, deployment: Deployment, ask: Ask) -> Residency | None:
         """The fast path: a slot is free and nobody stands in line."""
         if self._draining:
-            raise _shutting_down()
+            raise shutting_down()
         if ask.slots > deployment.card.slots:
             raise BadRequest(f"n is at most {deployment.card.slots} for this model.", param="n")
         residency = deployment.residency
@@ -337,16 +367,8 @@ class Router:
 
     def _too_late(self, deployment: Deployment, waiter: Waiter) -> InferdError:
         progress = self.loading(deployment.card.name)
-        if waiter.ask.tier == "flex" and progress is None:
-            return TooManyRequests(
-                f"No capacity for the tier flex of {deployment.card.name}.", retry_after_seconds=60
-            )
-        reason = f"it is still loading ({progress})" if progress else "no slot became free"
-        return Unavailable(
-            f"The model {deployment.card.name} could not serve within "
-            f"{self._options.queue_seconds_max:g} s: {reason}.",
-            retry_after_seconds=10,
-        )
+        seconds_max = self._options.queue_seconds_max
+        return too_late(deployment.card, waiter.ask.tier, seconds_max, progress)
 
     def _wake_at(self, planned: float | None, now: float) -> None:
         deadlines = [
@@ -375,14 +397,3 @@ class Router:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _shutting_down() -> Unavailable:
-    return Unavailable("The server is shutting down.", retry_after_seconds=5)
-
-
-def _too_large(card: ModelCard, needed: int, policy: Policy) -> Unavailable:
-    return Unavailable(
-        f"The model {card.name} needs about {needed >> 20} MiB of memory; "
-        f"{policy.memory_bytes >> 20} MiB are set aside for models."
-    )

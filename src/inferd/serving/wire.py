@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -137,7 +137,7 @@ def weight(output: Output) -> int:
     return EVENT_BYTES
 
 
-def frame(message: ToWorker | FromWorker) -> bytes:
+def frame(message: msgspec.Struct) -> bytes:
     """One message as bytes."""
     try:
         body = _encoder.encode(message)
@@ -151,16 +151,15 @@ def frame(message: ToWorker | FromWorker) -> bytes:
 class Frames:
     """Cuts a byte stream into messages."""
 
-    def __init__(self, kind: type[ToWorker] | type[FromWorker]) -> None:
-        self._decoder: msgspec.msgpack.Decoder[ToWorker | FromWorker] = msgspec.msgpack.Decoder(
-            kind
-        )
+    def __init__(self, kind: Any) -> None:
+        """`kind` is a union of tagged Structs."""
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(kind)
         self._pending = bytearray()
 
-    def feed(self, chunk: bytes) -> list[ToWorker | FromWorker]:
+    def feed(self, chunk: bytes) -> list[Any]:
         """Messages that are whole now. Raises ValueError for what is not a frame."""
         self._pending += chunk
-        messages: list[ToWorker | FromWorker] = []
+        messages: list[Any] = []
         at, view = 0, memoryview(self._pending)
         try:
             while len(view) - at >= _LENGTH.size:
@@ -179,12 +178,12 @@ class Frames:
 
 
 class Port(asyncio.Protocol):
-    """One end of the socket pair."""
+    """One end of a connection on which messages of one union come in."""
 
     def __init__(
         self,
-        kind: type[ToWorker] | type[FromWorker],
-        on_message: Callable[[ToWorker | FromWorker], None],
+        kind: Any,
+        on_message: Callable[[Any], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._frames = Frames(kind)
@@ -212,7 +211,7 @@ class Port(asyncio.Protocol):
         self._transport = None
         self._on_lost()
 
-    def send(self, message: ToWorker | FromWorker) -> None:
+    def send(self, message: msgspec.Struct) -> None:
         """Write one message; dropped if the other end is gone, since `on_lost` says so."""
         if self._transport is not None:
             self._transport.write(frame(message))
