@@ -102,6 +102,7 @@ def test_the_bytes_of_each_message_are_these() -> None:
         "tasks": ["text-generation"],
         "slots": 8,
         "context_length": 100,
+        "spare": 0,
     }
     assert shown["events"][1] == [
         ["R1", ["started", 3, 9]],

@@ -1,0 +1,91 @@
+"""One account's thousand long jobs, and another account's single short call, on a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from tests.accounts import another_account
+from tests.e2e.steps import CHAT, eventually
+from tests.process import InferdProcess, serving
+from tests.weights import SMOLLM2, smollm2_card
+
+pytestmark = pytest.mark.engine
+
+QUESTION = "What is the capital of France?"
+LONG_JOBS = 1000
+
+
+def chat(text: str, max_tokens: int) -> dict[str, Any]:
+    return {
+        "model": SMOLLM2,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": max_tokens,
+        "stream": True,
+    }
+
+
+async def first_token_seconds(client: httpx.AsyncClient, number: int) -> float:
+    """How long a short call waits for its first token. Each asks something else: no cache."""
+    began = time.perf_counter()
+    body = chat(f"{number}. {QUESTION}", 8)
+    async with client.stream("POST", CHAT, json=body) as stream:
+        assert stream.status_code == 200
+        said: list[str] = []
+        async for line in stream.aiter_lines():
+            said.append(line)
+            if line.startswith("data: {") and has_text(msgspec.json.decode(line[6:])):
+                return time.perf_counter() - began
+    raise AssertionError("\n".join(said))
+
+
+def has_text(chunk: Any) -> bool:
+    return any(choice["delta"].get("content") for choice in chunk["choices"])
+
+
+async def long_job(client: httpx.AsyncClient, number: int) -> None:
+    body = chat(f"Tell me the long story number {number}.", 4000)
+    async with client.stream("POST", CHAT, json=body, timeout=None) as stream:
+        assert stream.status_code == 200
+        async for _ in stream.aiter_lines():
+            pass
+
+
+async def test_a_thousand_long_jobs_of_one_do_not_delay_anothers_first_token(
+    tmp_path: Path,
+) -> None:
+    limits = {"concurrent_requests_max": 2000, "queue_size_max": 2000}
+    async with serving(tmp_path, smollm2_card(), **limits) as server:
+        _, greedy = await another_account(tmp_path, "greedy")
+        await watch(server, greedy)
+
+
+async def crowded(client: httpx.AsyncClient) -> bool:
+    """Nearly all long jobs have come, and every slot but the spare one is taken."""
+    (model,) = (await client.get("/v1/status")).json()["models"]
+    return model["queued"] > LONG_JOBS - 100 and model["in_flight"] == model["slots"]
+
+
+async def watch(server: InferdProcess, greedy: str) -> None:
+    pool = httpx.Limits(max_connections=None)
+    async with server.client() as modest, server.client(limits=pool) as hog:
+        hog.headers["authorization"] = f"Bearer {greedy}"
+        await first_token_seconds(modest, 0)
+        idle = [await first_token_seconds(modest, n) for n in range(1, 16)]
+        jobs = [asyncio.ensure_future(long_job(hog, n)) for n in range(LONG_JOBS)]
+        try:
+            await eventually(lambda: crowded(modest))
+            busy = [await first_token_seconds(modest, n) for n in range(20, 35)]
+        finally:
+            for job in jobs:
+                job.cancel()
+            await asyncio.gather(*jobs, return_exceptions=True)
+    alone, beside = statistics.median(idle), statistics.median(busy)
+    assert beside <= 3 * alone, (idle, busy)
