@@ -63,9 +63,9 @@ class SlotBack(msgspec.Struct, frozen=True, array_like=True, tag="back"):
 
 
 class Hung(msgspec.Struct, frozen=True, array_like=True, tag="hung"):
-    """The worker does not stop this request."""
+    """The worker does not stop a request."""
 
-    request_id: str
+    replica_id: str
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True, tag="look"):

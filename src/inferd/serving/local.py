@@ -154,7 +154,7 @@ class LocalReplica:
             if listener is not None:
                 listener.close()
         ours.setblocking(False)  # noqa: FBT003 the standard library's signature
-        link = Link(on_hung=self._kill, on_lost=self._on_lost, on_loaded=self._on_loaded)
+        link = Link(on_hung=self.kill, on_lost=self._on_lost, on_loaded=self._on_loaded)
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: link.port, sock=ours)
         self._link = link
@@ -179,18 +179,19 @@ class LocalReplica:
         process = self._process
         if process is not None and process.returncode is None:
             if not self._stopping:
-                self._kill()
+                self.kill()
             try:
                 await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
             except TimeoutError:
-                self._kill()
+                self.kill()
                 await process.wait()
         if self._link is not None:
             self._link.port.close()
         if self._private_dir is not None:
             shutil.rmtree(self._private_dir, ignore_errors=True)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the process at once; `died` tells."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
 

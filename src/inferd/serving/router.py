@@ -124,13 +124,16 @@ class Router:
             finally:
                 self._release(deployment, residency, ask)
 
-    async def acquire(self, ask: Ask, flight: Flight) -> Slot:
-        """Wait for a slot whose holder computes elsewhere. Raises like `run`; give it back."""
+    def take(self, ask: Ask) -> Slot | None:
+        """A slot whose holder computes elsewhere; None if one must be waited for."""
         deployment = self._deployment(ask.card)
         residency = self._take(deployment, ask)
-        if residency is None:
-            residency = await self._wait(deployment, ask, flight)
-        return Slot(deployment, residency, ask)
+        return None if residency is None else Slot(deployment, residency, ask)
+
+    async def acquire(self, ask: Ask, flight: Flight) -> Slot:
+        """Wait for such a slot. Raises like `run`; `give_back` ends it."""
+        deployment = self._deployment(ask.card)
+        return Slot(deployment, await self._wait(deployment, ask, flight), ask)
 
     def give_back(self, slot: Slot, *, died: bool = False) -> None:
         """The slot is free again; `died`: its replica was found dead."""
