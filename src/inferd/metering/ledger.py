@@ -10,15 +10,19 @@ With several gateways a purse holds what this one has leased, see `leases`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from inferd.clock import Clock
 from inferd.errors import NotFound, Unavailable
+from inferd.metering.leases import Leases
 from inferd.metering.payer import Payer
 from inferd.metering.purses import Hold, Plan, Purse, limits_of, month_span
-from inferd.storage import accounts, reservations
+from inferd.storage import accounts, changes, reservations
 from inferd.storage import purses as stored
-from inferd.storage.database import Database
+from inferd.storage.changes import Change
+from inferd.storage.database import AsyncConnection, Database
 from inferd.storage.ledger_statements import keys_of, month_of, purse_keys
 from inferd.storage.rows import (
     EntryRow,
@@ -38,14 +42,18 @@ PURSES_MAX = 100_000
 class Ledger:
     """Reserve, settle, release. All amounts are nano-dollars."""
 
-    def __init__(self, writer: Writer, database: Database, clock: Clock) -> None:
+    def __init__(self, writer: Writer, database: Database, clock: Clock, gateway: str = "") -> None:
         self.recovered = 0
         """Reservations of a dead process that `start` released."""
+        self.gateway = gateway
+        """The name of this one of several gateways; "": it is alone."""
+        self.epoch_unix_ns = clock.unix_ns()
+        """Tells this life of the gateway from others."""
         self._writer = writer
         self._database = database
         self._clock = clock
-        self._gateway = ""
         self._purses: dict[str, Purse] = {}
+        self._leases = Leases(database, gateway, lambda: self._purses) if gateway else None
         self._plans: dict[Payer, Plan] = {}
         self._generation = 0
         """Changes when what is being read from the database may be old news."""
@@ -60,11 +68,19 @@ class Ledger:
         return self._writer.healthy
 
     async def start(self) -> None:
-        """Replay the journal, release what a dead process held."""
+        """Replay the journal, release what a dead process of this gateway held."""
         self._writer.start()
         await self._writer.recovered()
         async with self._database.writing() as connection:
-            self.recovered = await reservations.clear(connection, self._gateway)
+            self.recovered = await reservations.clear(connection, self.gateway)
+        if self._leases is not None:
+            await self._leases.start()
+            self.epoch_unix_ns = self._leases.epoch_unix_ns
+
+    async def close(self) -> None:
+        """Give back what is leased. The writer is closed after this."""
+        if self._leases is not None:
+            await self._leases.close()
 
     async def reserve(
         self, payer: Payer, request_id: str, nanos: int, *, at_unix_ns: int | None = None
@@ -78,16 +94,18 @@ class Ledger:
         plan = self._plans.get(payer)
         if plan is None or not plan.covers(now):
             plan = await self._plan(payer, now)
-        short = plan.short(nanos)
-        if short is not None:
-            raise short.refusal(nanos, short.free)
+        while (short := plan.short(nanos)) is not None:
+            if self._leases is None or short.blocks:
+                raise short.refusal(nanos, short.free)
+            await self._leases.refill(short, payer, nanos)
+            plan = self._plans.get(payer, plan)
         finite = False
         for purse in plan.purses:
             purse.hold(nanos)
             finite = finite or purse.limit is not None
         self._held[request_id] = Hold(plan.purses, nanos, finite)
         if finite:
-            row = ReservationRow(request_id, payer.account_id, nanos, now, self._gateway)
+            row = ReservationRow(request_id, payer.account_id, nanos, now, self.gateway)
             self._write_soon(Reserve(row))
 
     def shrink(self, request_id: str, nanos: int) -> None:
@@ -121,7 +139,7 @@ class Ledger:
             cost = entry.cost_nanos
             paid = [(purse, purse.pay(hold.nanos, cost)) for purse in hold.purses]
             leases = tuple((purse.key, nanos) for purse, nanos in paid if purse.leased and nanos)
-            write = Settle(entry, held=hold.written, gateway=self._gateway, leases=leases)
+            write = Settle(entry, held=hold.written, gateway=self.gateway, leases=leases)
             under_way = self._writer.submit(write)
             self._settling[entry.request_id] = under_way
             under_way.add_done_callback(partial(self._settled, entry.request_id, paid))
@@ -142,46 +160,68 @@ class Ledger:
         return tuple(self._purses.values())
 
     async def set_credit(self, account_id: str, nanos: int | None) -> None:
-        """Set the account's prepaid credit; None: no budget."""
-        async with self._database.writing() as connection:
+        """Set the account's prepaid credit; None: no budget. Grants are the usual way."""
+        async with self._changing(account_id) as connection:
             await accounts.set_credit(connection, account_id, nanos)
-        await self.refresh(account_id)
 
     async def grant(self, row: GrantRow) -> bool:
         """Add to an account's credit; False if a grant of this id was made before."""
-        async with self._database.writing() as connection:
+        async with self._changing(row.account_id) as connection:
             if await accounts.by_id(connection, row.account_id) is None:
                 raise NotFound("No such account.")
-            new = await stored.grant(connection, row)
-        await self.refresh(row.account_id)
-        return new
+            return await stored.grant(connection, row)
 
     async def set_monthly_limit(self, account_id: str, nanos: int | None) -> None:
         """What an account may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
-        async with self._database.writing() as connection:
+        async with self._changing(account_id) as connection:
             if not await stored.set_monthly_limit(connection, account_id, nanos):
                 raise NotFound("No such account.")
-        await self.refresh(account_id)
 
     async def set_token_monthly_limit(
         self, account_id: str, token_id: str, nanos: int | None
     ) -> None:
         """What a token may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
-        async with self._database.writing() as connection:
+        async with self._changing(account_id) as connection:
             if not await stored.set_token_monthly_limit(connection, account_id, token_id, nanos):
                 raise NotFound("No such token.")
-        await self.refresh(account_id, token_id)
 
-    async def refresh(self, account_id: str, token_id: str = "") -> None:
-        """Read the limits again: they were changed, here or elsewhere."""
+    @asynccontextmanager
+    async def _changing(self, account_id: str) -> AsyncGenerator[AsyncConnection]:
+        """A transaction that changes an account's budgets, and tells all gateways."""
+        async with self._database.writing() as connection:
+            yield connection
+            change = Change(connection)
+            change.touch("purse", account_id)
+            await changes.write(change, self._clock.unix_ns())
+        await self.refresh(account_id)
+
+    async def refresh(self, account_id: str | None) -> None:
+        """Read the limits of an account and its tokens again: they were changed, here or elsewhere.
+
+        None: of all accounts, each with its next request.
+        """
         self._generation += 1
+        if account_id is None:
+            self._plans.clear()
+            return
+        payers = {payer for payer in self._plans if payer.account_id == account_id}
+        tokens = {payer.token_id for payer in payers} or {""}
+        now, touched = self._clock.unix_ns(), list[str]()
         async with self._database.reading() as connection:
-            limits = await stored.limits(connection, account_id, token_id)
-        found = limits_of(Payer(account_id, token_id), limits, self._clock.unix_ns())
-        for key, (kind, limit) in found.items():
-            purse = self._purses.get(key)
-            if purse is not None and (kind != "token" or token_id):
-                purse.set_limit(limit)
+            for token_id in tokens:
+                limits = await stored.limits(connection, account_id, token_id)
+                found = limits_of(Payer(account_id, token_id), limits, now)
+                touched += [key for key, (_, limit) in found.items() if self._limit(key, limit)]
+        if self._leases is not None:
+            await self._leases.give_back(touched)
+
+    def _limit(self, key: str, limit: int | None) -> bool:
+        """Set a purse's limit; True if it is known and was another one."""
+        purse = self._purses.get(key)
+        if purse is None or purse.limit == limit:
+            return False
+        purse.set_limit(limit)
+        return True
 
     async def _plan(self, payer: Payer, now_unix_ns: int) -> Plan:
         """Make the payer's purses known. The one place where a reservation reads the database."""
@@ -201,7 +241,11 @@ class Ledger:
             return self._plan_of_old(payer)
         found = limits_of(payer, limits, now_unix_ns)
         for key, (kind, limit) in found.items():
-            if key not in self._purses:
+            if key in self._purses:
+                self._purses[key].set_limit(limit)
+            elif self._leases is not None:
+                self._purses[key] = Purse(key, kind, limit, 0, leased=True)
+            else:
                 allowed = (limit or 0) - spent.get(key, 0)
                 self._purses[key] = Purse(key, kind, limit, allowed)
         plan = Plan(*month_span(now_unix_ns), tuple(self._purses[key] for key in found))
@@ -221,7 +265,8 @@ class Ledger:
             return
         self._generation += 1
         self._plans.clear()
-        self._purses = {key: purse for key, purse in self._purses.items() if purse.pins}
+        needed = {key: one for key, one in self._purses.items() if one.pins or one.is_leasing}
+        self._purses = needed
 
     def _nothing_held(self, entry: EntryRow) -> Hold:
         """Of a settlement without a reservation: its purses, as far as they are known."""

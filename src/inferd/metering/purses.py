@@ -9,18 +9,18 @@ later knows what runs.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
+from msgspec import field
 
 from inferd.errors import PaymentRequired
 from inferd.metering.payer import Payer
 from inferd.money import usd_text
 from inferd.storage.ledger_statements import keys_of, month_of
-from inferd.storage.purses import Limits
-
-Kind = Literal["credit", "month", "token", "jwt"]
+from inferd.storage.purses import Kind, Limits
 
 _SENTENCES: dict[str, str] = {
     "credit": "The balance is {balance}",
@@ -49,8 +49,22 @@ class Purse(msgspec.Struct):
     """`allowed` is a lease."""
     outstanding: int = 0
     """Reserved for running requests."""
+    promised: int = 0
+    """Leased for requests that are about to reserve it: no recall takes it."""
     pins: int = 0
     """Requests that hold this object: it stays in memory until they are committed."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while its lease is changed: what was leased is known here before it is given back."""
+
+    @property
+    def is_leasing(self) -> bool:
+        """True if it must stay in memory for what it has leased."""
+        return self.leased and (self.allowed != 0 or self.promised != 0)
+
+    @property
+    def blocks(self) -> bool:
+        """True if nothing may run, not even what is free."""
+        return self.limit is not None and self.limit <= 0 and self.kind != "credit"
 
     @property
     def free(self) -> int:
@@ -62,7 +76,7 @@ class Purse(msgspec.Struct):
         limit = self.limit
         if limit is None:
             return False
-        return nanos > self.allowed - self.outstanding or (limit <= 0 and self.kind != "credit")
+        return nanos > self.allowed - self.outstanding or self.blocks
 
     def set_limit(self, limit: int | None) -> None:
         """From now on; what is reserved stays reserved."""
@@ -132,10 +146,8 @@ def month_span(unix_ns: int) -> tuple[int, int]:
 def limits_of(payer: Payer, limits: Limits, unix_ns: int) -> dict[str, tuple[Kind, int | None]]:
     """Key → kind and limit, of all purses of a payer in the moment's month."""
     keys = keys_of(payer.account_id, payer.token_id, payer.jwt_id, month_of(unix_ns))
-    found: list[tuple[Kind, int | None]] = [
-        ("credit", limits.credit_nanos),
-        ("month", limits.account_month_nanos),
-        ("token", limits.token_month_nanos),
-        ("jwt", payer.jwt_limit_nanos),
-    ]
-    return dict(zip(keys, found, strict=False))
+    kinds: tuple[Kind, ...] = ("credit", "month", "token", "jwt")
+    return {
+        key: (kind, limits.of(kind, payer.jwt_limit_nanos))
+        for key, kind in zip(keys, kinds, strict=False)
+    }

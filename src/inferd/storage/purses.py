@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from sqlalchemy import func, select, update
@@ -13,6 +14,9 @@ from inferd.storage.rows import GrantRow
 from inferd.storage.tables import accounts, tokens
 from inferd.storage.tables_budgets import grants, purses
 
+Kind = Literal["credit", "month", "token", "jwt"]
+"""What a purse is for: its key begins with it."""
+
 
 class Limits(msgspec.Struct, frozen=True):
     """What an account and one of its tokens may spend; None: no limit."""
@@ -20,6 +24,16 @@ class Limits(msgspec.Struct, frozen=True):
     credit_nanos: int | None = None
     account_month_nanos: int | None = None
     token_month_nanos: int | None = None
+
+    def of(self, kind: Kind, jwt_limit_nanos: int | None) -> int | None:
+        """The limit of a kind of purse."""
+        found = {
+            "credit": self.credit_nanos,
+            "month": self.account_month_nanos,
+            "token": self.token_month_nanos,
+            "jwt": jwt_limit_nanos,
+        }
+        return found[kind]
 
 
 async def limits(connection: AsyncConnection, account_id: str, token_id: str) -> Limits:

@@ -1,0 +1,44 @@
+"""PostgreSQL's notices: a connection that listens, and comes back when it was lost.
+
+Notices are a matter of speed alone: whoever waits for one looks for himself from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from inferd.errors import InferdError
+from inferd.storage.postgres import connect
+
+AGAIN_SECONDS = 1.0
+"""Until a lost connection is made again."""
+
+
+async def listen(url: str, channel: str, heard: Callable[[str], None]) -> None:
+    """Call `heard` with the payload of each notice, until cancelled."""
+    while True:
+        with suppress(InferdError, OSError):
+            await _listen_once(url, channel, heard)
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _listen_once(url: str, channel: str, heard: Callable[[str], None]) -> None:
+    # asyncpg has no types.
+    connection: Any = await connect(url)
+    lost = asyncio.Event()
+
+    def hang_up(_: Any) -> None:
+        lost.set()
+
+    def hear(_connection: Any, _pid: Any, _channel: Any, payload: str) -> None:
+        heard(payload)
+
+    connection.add_termination_listener(hang_up)
+    try:
+        await connection.add_listener(channel, hear)
+        await lost.wait()
+    finally:
+        connection.terminate()
