@@ -196,7 +196,9 @@ class _AsgiExchange:
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.headers = {k.decode(): v.decode("latin-1") for k, v in message["headers"]}
+            for name, value in message["headers"]:
+                both = [self.headers.get(name.decode(), ""), value.decode("latin-1")]
+                self.headers[name.decode()] = ", ".join(filter(None, both))
             return
         self.body += message.get("body", b"")
         if message.get("body"):

@@ -1,0 +1,494 @@
+"""People who sign in through an OpenID Connect provider: a real one, and one that lies."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
+
+from inferd.access.openid import Provider, TeamOfGroup
+from inferd.access.provider_sign_in import SECONDS_MAX
+from inferd.clock import ManualClock
+from inferd.storage import accounts
+from inferd.storage.rows import AccountRow
+from tests.gateway import Client, Gateway, Response, gateway
+from tests.oidc import CLIENT_ID, CLIENT_SECRET, Liar, consent, lying_provider, real_provider
+
+HOST = {"host": "localhost:8000"}
+ALICE = {"sub": "alice-1", "email": "Alice@Example.com", "email_verified": True, "name": "Alice"}
+BOB = {"sub": "bob-1", "email": "bob@example.com", "email_verified": False}
+CAROL = {"sub": "carol-1", "email": "carol@other.example", "email_verified": True}
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Generator[str]:
+    with real_provider(ALICE, BOB, CAROL) as url:
+        yield url
+
+
+def provider(issuer: str, **changes: Any) -> Provider:
+    made = Provider(
+        issuer=issuer, client_id=CLIENT_ID, client_secret=CLIENT_SECRET, make_accounts=True
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+@asynccontextmanager
+async def house(
+    tmp_path: Path, made: Provider, clock: ManualClock | None = None, name: str = "acme"
+) -> AsyncGenerator[Gateway]:
+    async with gateway(tmp_path, providers={name: made}, clock=clock) as gate:
+        yield gate
+
+
+class Browser:
+    """Keeps cookies and follows to the provider and back."""
+
+    def __init__(self, gate: Gateway) -> None:
+        self._gate = gate
+        self.cookies: dict[str, str] = {}
+
+    async def get(self, path: str) -> Response:
+        cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        client = Client(self._gate.client.app, token=None, headers={**HOST, "cookie": cookie})
+        answer = await client.get(path)
+        for line in answer.headers.get("set-cookie", "").split(", "):
+            name, found, value = line.partition(";")[0].partition("=")
+            if found:
+                self.cookies[name] = value
+        return answer
+
+    async def leave(self, path: str = "/sign-in/acme") -> str:
+        """Where it is sent."""
+        answer = await self.get(path)
+        assert answer.status == 303, answer.body
+        return answer.headers["location"]
+
+
+async def arrive(gate: Gateway, subject: str) -> tuple[Browser, Response]:
+    """The whole dance."""
+    browser = Browser(gate)
+    back = await asyncio.to_thread(consent, await browser.leave(), subject)
+    return browser, await browser.get(back)
+
+
+def asked(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+
+
+class TestWithARealProvider:
+    async def test_the_whole_dance_makes_a_person_and_a_session(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            url = await browser.leave("/sign-in/acme?return_to=/docs")
+            back = await asyncio.to_thread(consent, url, "alice-1")
+            answer = await browser.get(back)
+            assert answer.status == 303
+            assert answer.headers["location"] == "/docs"
+            told = (await browser.get("/v1/session")).json()
+            assert told["email"] == "alice@example.com"
+            assert told["accounts"] == [
+                {
+                    "account_id": told["account_id"],
+                    "name": "alice",
+                    "kind": "personal",
+                    "role": "admin",
+                }
+            ]
+            assert (await browser.get("/v1/status")).status == 403
+
+    async def test_what_is_asked_has_pkce_state_and_nonce(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            url = await Browser(gate).leave()
+            query = asked(url)
+            assert url.startswith(f"{issuer}/oauth2/authorize?")
+            assert query["redirect_uri"] == "http://localhost:8000/sign-in/acme/callback"
+            assert query["code_challenge_method"] == "S256"
+            connection = sqlite3.connect(gate.database_path)
+            verifier, nonce = connection.execute("SELECT verifier, nonce FROM sign_ins").fetchone()
+            dump = "\n".join(connection.iterdump())
+            connection.close()
+            hashed = hashlib.sha256(verifier.encode()).digest()
+            challenge = base64.urlsafe_b64encode(hashed).rstrip(b"=").decode()
+            assert query["code_challenge"] == challenge
+            assert query["nonce"] == nonce
+            assert query["state"] not in dump
+            assert min(len(query["state"]), len(nonce), len(verifier)) >= 43
+
+    async def test_the_same_person_comes_back(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            first, _ = await arrive(gate, "alice-1")
+            second, _ = await arrive(gate, "alice-1")
+            told = [(await browser.get("/v1/session")).json() for browser in (first, second)]
+            assert told[0]["person_id"] == told[1]["person_id"]
+            assert told[0]["session_id"] != told[1]["session_id"]
+
+    async def test_an_address_that_is_not_verified_is_nobodys(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser, answer = await arrive(gate, "bob-1")
+            assert answer.status == 403
+            assert b"has not verified your e-mail address" in answer.body
+            assert "session" not in browser.cookies
+
+    async def test_a_stranger_gets_no_account_unless_the_setting_says_so(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer, make_accounts=False)) as gate:
+            _, answer = await arrive(gate, "alice-1")
+            assert answer.status == 403
+            assert b"ask an admin to invite you" in answer.body
+
+    async def test_other_domains_stay_outside(self, tmp_path: Path, issuer: str) -> None:
+        made = provider(issuer, email_domains=("example.com",))
+        async with house(tmp_path, made) as gate:
+            assert (await arrive(gate, "carol-1"))[1].status == 403
+            assert (await arrive(gate, "alice-1"))[1].status == 303
+
+    async def test_a_code_is_taken_once(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            back = await asyncio.to_thread(consent, await browser.leave(), "alice-1")
+            kept = dict(browser.cookies)
+            assert (await browser.get(back)).status == 303
+            browser.cookies = kept
+            assert (await browser.get(back)).status == 401
+            # The old code with a new state: the provider knows that it was used.
+            state = asked(await browser.leave())["state"]
+            again = f"/sign-in/acme/callback?code={asked(back)['code']}&state={state}"
+            assert (await browser.get(again)).status == 401
+
+    async def test_of_two_arrivals_at_once_one_gets_in(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            back = await asyncio.to_thread(consent, await browser.leave(), "alice-1")
+            answers = await asyncio.gather(*(browser.get(back) for _ in range(5)))
+            assert sorted(answer.status for answer in answers) == [303, 401, 401, 401, 401]
+
+    async def test_another_browser_is_not_signed_in_with_it(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            attacker, victim = Browser(gate), Browser(gate)
+            back = await asyncio.to_thread(consent, await attacker.leave(), "alice-1")
+            assert (await victim.get(back)).status == 401
+            await victim.leave()
+            assert (await victim.get(back)).status == 401
+
+    async def test_no_answer_of_another_state_is_taken(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            back = await asyncio.to_thread(consent, await browser.leave(), "alice-1")
+            code = asked(back)["code"]
+            for state in ("", "x", "' OR 1=1 --", asked(back)["state"][:-1]):
+                wrong = f"/sign-in/acme/callback?code={code}&state={state}"
+                assert (await browser.get(wrong)).status == 401
+
+    async def test_a_wrong_nonce_is_refused(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            back = await asyncio.to_thread(consent, await browser.leave(), "alice-1")
+            connection = sqlite3.connect(gate.database_path)
+            connection.execute("UPDATE sign_ins SET nonce = 'of another sign-in'")
+            connection.commit()
+            connection.close()
+            assert (await browser.get(back)).status == 401
+
+    async def test_a_code_for_another_client_is_refused(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            url = (await browser.leave()).replace(CLIENT_ID, "another-client")
+            back = await asyncio.to_thread(consent, url, "alice-1")
+            assert (await browser.get(back)).status == 401
+
+    async def test_who_says_no_is_told_so(self, tmp_path: Path, issuer: str) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            browser = Browser(gate)
+            back = await asyncio.to_thread(consent, await browser.leave(), "alice-1", "deny")
+            answer = await browser.get(back)
+            assert answer.status == 401
+            assert b"did not sign you in" in answer.body
+
+    async def test_an_issuer_of_another_name_is_refused(self, tmp_path: Path, issuer: str) -> None:
+        other = issuer.replace("127.0.0.1", "localhost")
+        async with house(tmp_path, provider(f"{other}/")) as gate:
+            assert (await Browser(gate).get("/sign-in/acme")).status == 502
+
+    async def test_a_provider_that_nobody_set_up_is_not_there(
+        self, tmp_path: Path, issuer: str
+    ) -> None:
+        async with house(tmp_path, provider(issuer)) as gate:
+            for path in ("/sign-in/okta", "/sign-in/acme/", "/sign-in/acme/callback/callback"):
+                assert (await Browser(gate).get(path)).status in (401, 404), path
+
+
+@asynccontextmanager
+async def liars_house(
+    tmp_path: Path, **changes: Any
+) -> AsyncGenerator[tuple[Gateway, Liar, ManualClock]]:
+    clock = ManualClock(time.time_ns())
+    async with (
+        lying_provider() as liar,
+        house(tmp_path, provider(liar.issuer, **changes), clock) as gate,
+    ):
+        yield gate, liar, clock
+
+
+def sound(liar: Liar, clock: ManualClock, nonce: str) -> dict[str, Any]:
+    now = clock.unix_ns() // 1_000_000_000
+    times = {"iat": now, "exp": now + 60}
+    return {**ALICE, "iss": liar.issuer, "aud": CLIENT_ID, "nonce": nonce, **times}
+
+
+async def told(gate: Gateway, liar: Liar, clock: ManualClock, **changes: Any) -> Response:
+    """Sign in with an ID token that differs from a sound one by this; None: left out."""
+    browser = Browser(gate)
+    query = asked(await browser.leave())
+    claims = {**sound(liar, clock, query["nonce"]), **changes}
+    liar.say({name: value for name, value in claims.items() if value is not None})
+    return await browser.get(f"/sign-in/acme/callback?code=c&state={query['state']}")
+
+
+class TestWithAProviderThatLies:
+    async def test_the_truth_is_accepted(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            assert (await told(gate, liar, clock)).status == 303
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"nonce": "other"},
+            {"nonce": None},
+            {"iss": "https://evil.example"},
+            {"iss": None},
+            {"aud": "another-client"},
+            {"aud": ["another-client"]},
+            {"aud": [CLIENT_ID, "another-client"]},
+            {"aud": [CLIENT_ID, "another-client"], "azp": "another-client"},
+            {"aud": None},
+            {"azp": "another-client"},
+            {"sub": None},
+            {"sub": ""},
+            {"sub": 7},
+            {"exp": None},
+            {"exp": 1},
+            {"exp": "soon"},
+            {"iat": 9_999_999_999},
+            {"iat": None},
+            {"at_hash": "of-another-token"},
+        ],
+    )
+    async def test_a_claim_that_is_not_right_is_refused(
+        self, tmp_path: Path, changes: dict[str, Any]
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            answer = await told(gate, liar, clock, **changes)
+            assert answer.status == 401
+            assert b"begin anew" in answer.body
+
+    @pytest.mark.parametrize("verified", [None, False, "true", 1, "false"])
+    async def test_a_verified_address_is_told_as_such(
+        self, tmp_path: Path, verified: object
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            answer = await told(gate, liar, clock, email_verified=verified)
+            assert answer.status == 403
+
+    async def test_an_id_token_that_expired_on_its_way_is_refused(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            browser = Browser(gate)
+            query = asked(await browser.leave())
+            liar.say(sound(liar, clock, query["nonce"]))
+            clock.advance(180)
+            back = f"/sign-in/acme/callback?code=c&state={query['state']}"
+            assert (await browser.get(back)).status == 401
+
+    async def test_who_takes_too_long_begins_anew(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            browser = Browser(gate)
+            query = asked(await browser.leave())
+            clock.advance(SECONDS_MAX)
+            liar.say(sound(liar, clock, query["nonce"]))
+            back = f"/sign-in/acme/callback?code=c&state={query['state']}"
+            assert (await browser.get(back)).status == 401
+
+    @pytest.mark.parametrize("kind", ["none", "shared secret", "public key", "other key", "cut"])
+    async def test_a_signature_of_anything_but_its_key_is_refused(
+        self, tmp_path: Path, kind: str
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            browser = Browser(gate)
+            query = asked(await browser.leave())
+            liar.say_token(forged(kind, liar, sound(liar, clock, query["nonce"])))
+            back = f"/sign-in/acme/callback?code=c&state={query['state']}"
+            assert (await browser.get(back)).status == 401
+
+    async def test_a_new_key_is_found(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            assert (await told(gate, liar, clock)).status == 303
+            liar.key = RSAKey.generate_key(2048)
+            liar.publish()
+            clock.advance(11)
+            assert (await told(gate, liar, clock)).status == 303
+
+    async def test_an_answer_of_another_issuer_is_refused(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            for issuer, status in (("https://evil.example", 401), (liar.issuer, 303)):
+                browser = Browser(gate)
+                query = asked(await browser.leave())
+                liar.say(sound(liar, clock, query["nonce"]))
+                back = f"/sign-in/acme/callback?code=c&state={query['state']}&iss={issuer}"
+                assert (await browser.get(back)).status == status
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"token_endpoint": "http://evil.example/token"},
+            {"jwks_uri": "file:///etc/passwd"},
+            {"authorization_endpoint": "javascript:alert(1)"},
+            {"code_challenge_methods_supported": ["plain"]},
+            {"issuer": "https://evil.example"},
+        ],
+    )
+    async def test_a_strange_discovery_document_is_refused(
+        self, tmp_path: Path, changes: dict[str, Any]
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, _):
+            liar.discovery = {**liar.discovery, **changes}
+            liar.publish()
+            assert (await Browser(gate).get("/sign-in/acme")).status == 502
+
+    @pytest.mark.parametrize(
+        ("body", "status"),
+        [
+            ([], 502),
+            ({"access_token": "x"}, 401),
+            ({"id_token": 5}, 401),
+            ({"id_token": "a.b.c"}, 401),
+            ({"id_token": "x" * 1_100_000}, 502),
+        ],
+    )
+    async def test_a_strange_token_answer_is_refused(
+        self, tmp_path: Path, body: object, status: int
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, _):
+            browser = Browser(gate)
+            state = asked(await browser.leave())["state"]
+            liar.answer("/token", body)
+            back = f"/sign-in/acme/callback?code=c&state={state}"
+            assert (await browser.get(back)).status == status
+
+    @pytest.mark.parametrize(
+        ("status", "ours"),
+        [("400 Bad Request", 401), ("401 Unauthorized", 401), ("503 Busy", 502), ("302 Go", 502)],
+    )
+    async def test_a_refused_code_is_a_refused_person(
+        self, tmp_path: Path, status: str, ours: int
+    ) -> None:
+        async with liars_house(tmp_path) as (gate, liar, _):
+            browser = Browser(gate)
+            state = asked(await browser.leave())["state"]
+            liar.answer("/token", {"error": "invalid_grant"}, status)
+            back = f"/sign-in/acme/callback?code=c&state={state}"
+            assert (await browser.get(back)).status == ours
+
+    async def test_an_address_of_somebody_elses_subject_is_refused(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path) as (gate, liar, clock):
+            assert (await told(gate, liar, clock)).status == 303
+            assert (await told(gate, liar, clock, sub="another")).status == 403
+
+    async def test_the_user_info_must_be_of_the_same_subject(self, tmp_path: Path) -> None:
+        async with lying_provider() as liar:
+            liar.discovery["userinfo_endpoint"] = f"{liar.issuer}/me"
+            liar.publish()
+            clock = ManualClock(time.time_ns())
+            async with house(tmp_path, provider(liar.issuer), clock) as gate:
+                for subject, status in (("mallory", 401), ("alice-1", 303)):
+                    liar.answer("/me", {**ALICE, "sub": subject})
+                    answer = await told(gate, liar, clock, email=None, email_verified=None)
+                    assert answer.status == status
+
+
+def forged(kind: str, liar: Liar, claims: dict[str, Any]) -> str:
+    if kind == "other key":
+        return jwt.encode({"alg": "RS256", "kid": "1"}, claims, RSAKey.generate_key(2048))
+    if kind == "cut":
+        return jwt.encode({"alg": "RS256", "kid": "1"}, claims, liar.key)[:-20]
+    header = {"alg": "none" if kind == "none" else "HS256", "kid": "1"}
+    if kind == "none":
+        parts = (msgspec.json.encode(part) for part in (header, claims))
+        head, body = (base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+        return f"{head}.{body}."
+    shared = CLIENT_SECRET.encode() if kind == "shared secret" else liar.key.as_pem(private=False)
+    body = msgspec.json.encode(claims)
+    content = b".".join(
+        base64.urlsafe_b64encode(part).rstrip(b"=") for part in (msgspec.json.encode(header), body)
+    )
+    signature = base64.urlsafe_b64encode(hmac.digest(shared, content, "sha256")).rstrip(b"=")
+    return (content + b"." + signature).decode()
+
+
+TEAMS = {
+    "ml": TeamOfGroup(team="research"),
+    "ml-leads": TeamOfGroup(team="research", role="admin"),
+    "ops": TeamOfGroup(team="admin", role="admin"),
+}
+
+
+class TestGroups:
+    async def memberships(self, gate: Gateway, liar: Liar, clock: ManualClock, *groups: str) -> Any:
+        answer = await told(gate, liar, clock, groups=list(groups))
+        if answer.status != 303:
+            return answer.status
+        cookies = answer.headers["set-cookie"].split(", ")
+        session = next(line for line in cookies if line.startswith("session="))
+        headers = {**HOST, "cookie": session.partition(";")[0]}
+        shown = await Client(gate.client.app, token=None, headers=headers).get("/v1/session")
+        return {entry["name"]: entry["role"] for entry in shown.json()["accounts"]}
+
+    async def test_lead_into_teams_and_out_of_them(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path, teams=TEAMS) as (gate, liar, clock):
+            async with gate.services.database.writing() as connection:
+                team = AccountRow("acc_research", "research", 1, None, kind="team")
+                await accounts.add(connection, team)
+            own = {"alice": "admin"}
+            for groups, teams in (
+                ((), {}),
+                (("ml", "unknown"), {"research": "member"}),
+                (("ml", "ml-leads"), {"research": "admin"}),
+                (("ml",), {"research": "member"}),
+                (("ops",), {"admin": "admin"}),
+                ((), {}),
+            ):
+                assert await self.memberships(gate, liar, clock, *groups) == {**own, **teams}
+
+    async def test_are_enough_where_no_accounts_are_made(self, tmp_path: Path) -> None:
+        changes = {"teams": TEAMS, "make_accounts": False}
+        async with liars_house(tmp_path, **changes) as (gate, liar, clock):
+            assert await self.memberships(gate, liar, clock, "ops") == {"admin": "admin"}
+            assert await self.memberships(gate, liar, clock) == 403
+
+    async def test_of_a_strange_shape_are_none(self, tmp_path: Path) -> None:
+        async with liars_house(tmp_path, teams=TEAMS) as (gate, liar, clock):
+            for groups in ("ops", {"ops": True}, [["ops"]], [1], 7):
+                assert (await told(gate, liar, clock, groups=groups)).status == 303
+            rows = (await gate.client.get("/v1/admin/audit?action=member.follow")).json()["rows"]
+            assert rows == []
