@@ -6,7 +6,8 @@ million tokens is 20,000,000. Quoted decimals come in as strings, floats never.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from typing import NewType
 
 NanoUsd = NewType("NanoUsd", int)
@@ -15,6 +16,8 @@ NanoUsd = NewType("NanoUsd", int)
 Rate = NewType("Rate", int)
 """Nano-dollars per 1,000,000 units."""
 
+# At most 27 digits: products with a power of ten stay exact in Decimal's 28.
+_QUOTED = re.compile(r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,15})?(?:[eE][-+]?[0-9]{1,2})?")
 NANOS_PER_USD = 1_000_000_000
 UNITS_PER_RATE = 1_000_000
 NANOS_MAX = 10**18
@@ -26,11 +29,20 @@ def nanos_from_usd(quoted: str) -> int:
 
     Raises ValueError with a sentence.
     """
-    try:
-        amount = Decimal(quoted) * NANOS_PER_USD
-    except InvalidOperation:
-        raise ValueError(f"{quoted!r} is not a decimal amount of dollars.") from None
-    if not amount.is_finite() or abs(amount) > NANOS_MAX or amount % 1:
+    return nanos_of(decimal_of(quoted), quoted)
+
+
+def decimal_of(quoted: str) -> Decimal:
+    """Read a quoted decimal of common size. Raises ValueError with a sentence."""
+    if not _QUOTED.fullmatch(quoted):
+        raise ValueError(f"{quoted[:40]!r} is not a decimal amount of dollars.")
+    return Decimal(quoted)
+
+
+def nanos_of(dollars: Decimal, quoted: str) -> int:
+    """Whole nano-dollars; `quoted` is for the sentence of a ValueError."""
+    amount = dollars * NANOS_PER_USD
+    if abs(amount) > NANOS_MAX or amount % 1:
         raise ValueError(
             f"{quoted!r} is not a whole number of nano-dollars within a billion dollars."
         )

@@ -9,6 +9,7 @@ from inferd.api.live import LiveFigures
 from inferd.api.manage import account, server, usage
 from inferd.api.manage.audit import audit_routes
 from inferd.api.manage.limits import limit_routes
+from inferd.api.manage.prices import price_routes
 from inferd.api.manage.scoped_jwt import scoped_jwt_routes
 from inferd.api.manage.sign_in import sign_in_routes
 from inferd.api.manage.sign_in_pages import sign_in_page_routes
@@ -236,6 +237,7 @@ def _all() -> list[Route]:
         *sign_in_routes(),
         *sign_in_page_routes(),
         *limit_routes(),
+        *price_routes(),
     ]
     documents = server.Documents(routes)
     routes += [

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Annotated, get_args
 
 import msgspec
 from msgspec import Meta
 
-from inferd.money import Rate, nanos_from_usd
+from inferd.money import Rate, decimal_of, nanos_of
 from inferd.tasks.base import TaskName, Tier, Unit, priced_units
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -56,12 +55,7 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         unit = self.unit()
         if unit is None:
             return Rate(0)
-        quote = self.units()[unit]
-        try:
-            scaled = Decimal(quote).scaleb(0 if unit == "input_characters" else 6)
-        except InvalidOperation:
-            raise ValueError(f"{quote!r} is not a decimal amount of dollars.") from None
-        return _rate(str(scaled))
+        return _rate(self.units()[unit], 1 if unit == "input_characters" else MILLION)
 
     def tiers(self) -> dict[Tier, int]:
         """Multipliers in millionths, of the tiers that the model has."""
@@ -95,6 +89,7 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         found = [f"{task} is not billed in {other}." for other in units if other not in allowed]
         self.tiers()
         self.rates()
+        self.unit_rate()
         if len(units) > 1:
             found.append(f"it is billed in one unit, not in {' and in '.join(units)}.")
         if not self.discount_millionths() and self.discount_ends is not None:
@@ -104,8 +99,8 @@ class CardPrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
         return found
 
 
-def _rate(quote: str) -> Rate:
-    nanos = nanos_from_usd(quote)
+def _rate(quote: str, units: int = 1) -> Rate:
+    nanos = nanos_of(decimal_of(quote) * units, quote)
     if nanos < 0:
         raise ValueError(f"A price cannot be negative: {quote!r}.")
     return Rate(nanos)
@@ -113,10 +108,7 @@ def _rate(quote: str) -> Rate:
 
 @cache
 def _millionths(quote: str) -> int:
-    try:
-        value = Decimal(quote) * MILLION
-    except InvalidOperation:
-        raise ValueError(f"A multiplier is a decimal, not {quote!r}.") from None
-    if not value.is_finite() or value != int(value) or not 0 < value <= 1000 * MILLION:
+    value = decimal_of(quote) * MILLION
+    if value != int(value) or not 0 < value <= 1000 * MILLION:
         raise ValueError(f"A multiplier has at most six decimals and is in (0, 1000]: {quote!r}.")
     return int(value)
