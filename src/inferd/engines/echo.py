@@ -1,19 +1,21 @@
 """An engine without weights: answers with the words it was given, one token for each word.
 
-It is the fake of the tests and of load measurements, never in the packaged catalogue. Its card's
-tags turn it slow or faulty:
+It is the fake of the tests and of load measurements, never in the packaged catalogue. Every other
+task is in `echo_tasks.py`: a card names its task. Tags of a card turn it slow or faulty:
 
     echo:load_ms=500      loading takes so long          echo:token_ms=5     so does each token
     echo:prefill_ms=2     and each prompt token          echo:fail_after=3   raises after 3 tokens
     echo:crash_after=3    the process dies               echo:load_fails=1   it never loads
+    echo:compute_ms=40    what a picture is billed for (text and classifiers are billed by words)
 
-The tag `reasoning` lets it tell `<think>…</think>` from the rest; with tools it knows calls.
+A request may say the same of itself, as words in its text: `echo:fail_after=3` anywhere in a prompt
+or an input (loading apart). The tag `reasoning` lets it tell `<think>…</think>` from the rest; with
+tools it knows calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from collections.abc import AsyncGenerator
@@ -22,8 +24,10 @@ from pathlib import Path
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.answer_parser import AnswerParser
-from inferd.engines.base import Features, Request, Resources, unsupported
+from inferd.engines.base import Features, Request, Resources
 from inferd.engines.budget import output_budget
+from inferd.engines.echo_knobs import Knobs
+from inferd.engines.echo_tasks import answer
 from inferd.engines.stop_strings import StopStrings
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import NOTHING, Progress, Stopped, Usage
@@ -53,43 +57,41 @@ class EchoEngine:
     """Says what it hears."""
 
     def __init__(self) -> None:
-        self._knobs: dict[str, float] = {}
+        self._knobs = Knobs()
+        self._card: ModelCard | None = None
         self._context_length = 0
         self._vocabulary = _Vocabulary()
         self._thinks = False
 
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Read the knobs."""
-        for tag in card.tags:
-            name, _, value = tag.removeprefix("echo:").partition("=")
-            if tag.startswith("echo:"):
-                self._knobs[name] = float(value)
-        time.sleep(self._knob("load_ms") / 1000)
+        self._knobs = Knobs.of_card(card.tags)
+        time.sleep(self._knobs.number("load_ms") / 1000)
         if "load_fails" in self._knobs:
             raise EngineFailed("The echo model was told not to load.")
+        self._card = card
         self._context_length = card.context_length
         self._thinks = "reasoning" in card.tags
-        spare = int(self._knob("spare"))
-        return Features(("text-generation",), card.slots, card.context_length, spare)
-
-    def _others(self, request: Request) -> tuple[Event, ...]:
-        """All that a task which takes no time says."""
-        if isinstance(request, TokenizeRequest | DetokenizeRequest):
-            return self._tokenized(request), Done((), NOTHING)
-        raise unsupported("echo", request)
+        return Features((card.task,), card.slots, card.context_length)
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
-        """Echo the last message, or the prompt."""
-        if not isinstance(request, TextGenerationRequest):
-            for event in self._others(request):
-                yield event
+        """Echo the last message, or the prompt; do what another task asks for."""
+        assert self._card is not None, "nothing runs before it is loaded"
+        if isinstance(request, TokenizeRequest | DetokenizeRequest):
+            yield self._tokenized(request)
+            yield Done((), NOTHING)
             return
-        async with aclosing(self._generate(request, cancel)) as events:
+        knobs = self._knobs.of_request(request)
+        if isinstance(request, TextGenerationRequest):
+            made = self._generate(request, knobs, cancel)
+        else:
+            made = answer(request, self._card, knobs, cancel.is_set)
+        async with aclosing(made) as events:
             async for event in events:
                 yield event
 
     async def _generate(
-        self, request: TextGenerationRequest, cancel: asyncio.Event
+        self, request: TextGenerationRequest, knobs: Knobs, cancel: asyncio.Event
     ) -> AsyncGenerator[Event]:
         if request.constraint is not None or request.logit_bias:
             raise BadRequest("The echo model says what it hears, whatever the format or bias.")
@@ -99,7 +101,7 @@ class EchoEngine:
         seen = 0
         while seen < len(words):
             step = min(PREFILL_STEP, len(words) - seen)
-            await self._pause(self._knob("prefill_ms") * step)
+            await knobs.pause("prefill_ms", step)
             seen += step
             if cancel.is_set():
                 yield Stopped(Usage(input_tokens=seen))
@@ -111,19 +113,24 @@ class EchoEngine:
             tokens = tuple(self._token(word, at) for at, word in enumerate(words))
             for index in range(request.n):
                 yield Text(index, " ".join(words), tokens, usage)
-        async for event in self._say(words, budget, said, cancel):
+        async for event in self._say(words, budget, said, knobs, cancel):
             yield event
 
     async def _say(  # noqa: C901 the knobs of a fake are its branches
-        self, words: list[str], budget: int, said: list[_Choice], cancel: asyncio.Event
+        self,
+        words: list[str],
+        budget: int,
+        said: list[_Choice],
+        knobs: Knobs,
+        cancel: asyncio.Event,
     ) -> AsyncGenerator[Event]:
         output = 0
         for position in range(max(budget, 1)):
-            await self._pause(self._knob("token_ms"))
+            await knobs.pause("token_ms")
             for index, choice in enumerate(said):
                 if choice.over(position, len(words)):
                     continue
-                self._misbehave(output)
+                knobs.misbehave(output)
                 output += 1
                 usage = Usage(len(words), 0, output, reasoning_tokens=_thought(said))
                 if cancel.is_set():
@@ -150,18 +157,6 @@ class EchoEngine:
     def memory_bytes(card: ModelCard, files: dict[str, Path]) -> int:
         """What the card says, else next to nothing."""
         return card.memory_bytes or 1 << 20
-
-    def _misbehave(self, output: int) -> None:
-        if output >= self._knobs.get("crash_after", float("inf")):
-            os._exit(3)
-        if output >= self._knobs.get("fail_after", float("inf")):
-            raise EngineFailed("The echo model was told to fail.")
-
-    def _knob(self, name: str) -> float:
-        return self._knobs.get(name, 0.0)
-
-    async def _pause(self, milliseconds: float) -> None:
-        await asyncio.sleep(milliseconds / 1000)
 
     def _words(self, prompt: Prompt) -> list[str]:
         if isinstance(prompt, ChatPrompt):
