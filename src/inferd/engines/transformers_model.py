@@ -40,11 +40,22 @@ class Library:
         self._transformers: Any = import_module("transformers")
         self._torch.set_num_threads(threads)
         self._transformers.utils.logging.set_verbosity_error()
+        self._transformers.utils.logging.disable_progress_bar()
         self._folder = folder
+        self.model: Any
         self.device = "cuda" if self._torch.cuda.is_available() else "cpu"
         chosen: Any = getattr(self._transformers, _CLASSES[card.task])
         dtype: Any = getattr(self._torch, str(card.options.get("dtype", "float32")))
-        self.model: Any = self._loaded(chosen, dtype=dtype, use_safetensors=True)
+        loaded: Any = self._loaded(
+            chosen, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+        self.model, told = loaded
+        if told["missing_keys"]:
+            # The library would fill them with random numbers and answer all the same.
+            raise EngineFailed(
+                f"The model's weights are not those of a model for {card.task}.",
+                detail=f"missing: {sorted(told['missing_keys'])}"[:500],
+            )
         self.model.to(self.device).eval()
         self.config: Any = self.model.config
 

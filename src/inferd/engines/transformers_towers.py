@@ -27,6 +27,8 @@ class TransformersTowers:
         model: Any = self._library.model
         if not hasattr(model, "get_text_features") or not hasattr(model, "logit_scale"):
             raise EngineFailed("The model does not compare pictures with texts.")
+        if self._library.config.model_type == "siglip2":
+            raise EngineFailed("SigLIP 2 with pictures of any shape (naflex) is not supported.")
         self._tokenizer: Any = self._library.tokenizer()
         self._processor: Any = self._library.image_processor()
         text: Any = self._library.config.text_config
@@ -53,6 +55,9 @@ class TransformersTowers:
     def labels(self, labels: list[str]) -> list[Array]:
         """One vector each; BadRequest when one is too long."""
         texts = [self._template.replace("{}", label) for label in labels]
+        if self._likeness.bias is not None:
+            # SigLIP learnt from small letters, and not each of its tokenizers makes them.
+            texts = [text.lower() for text in texts]
         coded: Any = self._tokenizer(
             texts, padding="max_length", max_length=self._length, return_tensors="np", verbose=False
         )
