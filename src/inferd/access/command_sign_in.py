@@ -7,9 +7,12 @@ person says yes on that page; the token is made when the tool asks, so its secre
 from __future__ import annotations
 
 from inferd import ids
+from inferd.access import audit
 from inferd.access.caller import Caller
-from inferd.access.sessions import digest_of, person_of, scopes_of
-from inferd.access.tokens import Tokens
+from inferd.access.changes import Changes
+from inferd.access.scopes import scopes_of
+from inferd.access.sessions import digest_of, person_of
+from inferd.access.tokens import Tokens, TokenWish
 from inferd.clock import Clock
 from inferd.errors import BadRequest
 from inferd.storage import people, sign_in
@@ -24,10 +27,11 @@ _NS = 1_000_000_000
 class CommandSignIn:
     """Lets tools in."""
 
-    def __init__(self, database: Database, clock: Clock, tokens: Tokens) -> None:
+    def __init__(self, database: Database, clock: Clock, tokens: Tokens, changes: Changes) -> None:
         self._database = database
         self._clock = clock
         self._tokens = tokens
+        self._changes = changes
 
     async def allow(self, caller: Caller, login_id: str) -> None:
         """A person says yes. Raises BadRequest, Conflict, Forbidden."""
@@ -56,13 +60,17 @@ class CommandSignIn:
             memberships = await people.memberships(connection, row.person_id)
         for account, role in memberships:
             if account.id == row.account_id:
-                scopes = tuple(sorted(scopes_of(account, role)))
-                return await self._made(row, scopes)
+                return await self._made(row, tuple(sorted(scopes_of(role, account.name))))
         return None
 
     async def _made(self, row: CommandSignInRow, scopes: tuple[str, ...]) -> str:
-        name = ids.sortable("command-line")
-        _, secret = await self._tokens.create(row.account_id, name, scopes)
+        wish = TokenWish(ids.sortable("command-line"), scopes, person_id=row.person_id)
+        async with self._changes.writing() as change:
+            token, secret = await self._tokens.create_in(change, row.account_id, wish)
+            person = Caller(
+                row.account_id, "", "sign-in", frozenset(scopes), person_id=row.person_id
+            )
+            await audit.write(change.connection, person, "token.create", token.id)
         return secret
 
 

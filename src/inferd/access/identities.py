@@ -16,6 +16,7 @@ from inferd.clock import Clock
 from inferd.errors import Forbidden
 from inferd.storage import accounts, people, sign_in
 from inferd.storage.audit import Connection
+from inferd.storage.changes import Change
 from inferd.storage.rows import AccountRow, MemberRow, PersonRow, Role
 
 _log = logging.getLogger("inferd.access")
@@ -27,14 +28,15 @@ class Identities:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    async def person(self, connection: Connection, claims: Claims, provider: Provider) -> str:
+    async def person(self, change: Change, claims: Claims, provider: Provider) -> str:
         """The person's id. Raises Forbidden for a stranger where accounts are not made."""
+        connection = change.connection
         found = await sign_in.person_behind(connection, claims.issuer, claims.subject)
         if found is None:
             found = await self._first_time(connection, claims, provider)
             now = self._clock.unix_ns()
             await sign_in.link(connection, claims.issuer, claims.subject, found, now)
-        await self._follow_groups(connection, found, claims, provider)
+        await self._follow_groups(change, found, claims, provider)
         return found
 
     async def _first_time(self, connection: Connection, claims: Claims, provider: Provider) -> str:
@@ -68,7 +70,7 @@ class Identities:
         return person.id
 
     async def _follow_groups(
-        self, connection: Connection, person_id: str, claims: Claims, provider: Provider
+        self, change: Change, person_id: str, claims: Claims, provider: Provider
     ) -> None:
         """Be in the teams of one's groups with their best role, and in none of the others."""
         wanted: dict[str, Role | None] = {}
@@ -77,15 +79,16 @@ class Identities:
             if role == "admin" or wanted.get(place.team) is None:
                 wanted[place.team] = role
         for team, role in wanted.items():
-            account = await accounts.by_name(connection, team)
+            account = await accounts.by_name(change.connection, team)
             if account is None or account.deleted_unix_ns is not None:
                 _log.warning("sign-in: a group belongs to the team %r, which does not exist", team)
             else:
-                await self._place(connection, person_id, account, role)
+                await self._place(change, person_id, account, role)
 
     async def _place(
-        self, connection: Connection, person_id: str, account: AccountRow, role: Role | None
+        self, change: Change, person_id: str, account: AccountRow, role: Role | None
     ) -> None:
+        connection = change.connection
         had = await people.role_of(connection, account.id, person_id)
         if had == role:
             return
@@ -97,8 +100,9 @@ class Identities:
         else:
             await people.set_role(connection, account.id, person_id, role)
         self_made = Caller(account.id, "", "sign-in", frozenset(), person_id=person_id)
-        change = {"from": had, "to": role, "by": "group of the provider"}
-        await audit.write(connection, self_made, "member.follow", person_id, change)
+        what = {"from": had, "to": role, "by": "group of the provider"}
+        await audit.write(connection, self_made, "member.follow", person_id, what)
+        change.touch("account", account.id)
 
 
 async def _free_name(connection: Connection, email: str) -> str:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from inferd.access.changes import Changes
 from inferd.access.identities import Identities
 from inferd.access.openid import OpenId, Outbound, Provider
 from inferd.access.sessions import NewSession, Sessions, digest_of
@@ -54,10 +55,12 @@ class ProviderSignIn:
         clock: Clock,
         sessions: Sessions,
         providers: Mapping[str, Provider],
+        changes: Changes,
     ) -> None:
         self._database = database
         self._clock = clock
         self._sessions = sessions
+        self._changes = changes
         self._providers = {
             name: OpenId(name, provider, clock) for name, provider in providers.items()
         }
@@ -98,9 +101,11 @@ class ProviderSignIn:
             raise Unauthorized(_BEGIN_ANEW, detail="the answer names another issuer")
         out = Outbound(arrival.redirect_uri, arrival.state, row.nonce, row.verifier)
         claims = await provider.claims(arrival.code, out)
-        async with self._database.writing() as connection:
-            person_id = await self._identities.person(connection, claims, provider.provider)
-            session = await self._sessions.begin(connection, person_id, name, arrival.address)
+        async with self._changes.writing() as change:
+            person_id = await self._identities.person(change, claims, provider.provider)
+            session = await self._sessions.begin(
+                change.connection, person_id, name, arrival.address
+            )
         return session, row.return_to
 
     async def _taken(self, name: str, arrival: Arrival) -> SignInRow:

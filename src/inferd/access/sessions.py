@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 from inferd import ids
 from inferd.access import audit
-from inferd.access.caller import ACCOUNT_ADMIN, ADMIN, INFERENCE_RUN, MEMBER, Caller
-from inferd.access.tokens import ADMIN_ACCOUNT
+from inferd.access.caller import Caller
+from inferd.access.scopes import scopes_of
 from inferd.clock import Clock
 from inferd.errors import Forbidden, NotFound, Unauthorized
 from inferd.storage import people, sign_in
 from inferd.storage.audit import Connection
 from inferd.storage.database import Database
 from inferd.storage.people import Membership
-from inferd.storage.rows import AccountRow, Role
 from inferd.storage.sign_in import SessionRow
 
 SECRET_PREFIX = "ses"
@@ -41,13 +40,6 @@ class NewSession(NamedTuple):
 def digest_of(secret: str) -> bytes:
     """What the database keeps of a random secret."""
     return blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=32).digest()
-
-
-def scopes_of(account: AccountRow, role: Role) -> frozenset[str]:
-    """What a person may in an account; an admin of the admin's account runs the installation."""
-    if role == "admin" and account.name == ADMIN_ACCOUNT:
-        return frozenset({ADMIN})
-    return frozenset({INFERENCE_RUN, ACCOUNT_ADMIN if role == "admin" else MEMBER})
 
 
 class Sessions:
@@ -138,7 +130,7 @@ def _caller(row: SessionRow, membership: Membership) -> Caller:
         account_id=row.account_id,
         token_id=row.id,
         token_name=SESSION_TOKEN_NAME,
-        scopes=scopes_of(membership.account, membership.role),
+        scopes=scopes_of(membership.role, membership.account.name),
         person_id=row.person_id,
         suspended=membership.account.suspended,
     )

@@ -11,8 +11,8 @@ from inferd.access import audit, passwords
 from inferd.access.attempts import Attempts
 from inferd.access.caller import Caller
 from inferd.access.passwords import Hasher
+from inferd.access.scopes import ADMIN_ACCOUNT
 from inferd.access.sessions import NewSession, Sessions, person_of
-from inferd.access.tokens import ADMIN_ACCOUNT
 from inferd.clock import Clock
 from inferd.errors import BadRequest, NotFound, Unauthorized
 from inferd.storage import accounts, people, sign_in

@@ -29,7 +29,7 @@ from inferd.jobs.blobs import Blobs
 from inferd.jobs.videos import VideoJobs
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
-from inferd.serving.router import Router
+from inferd.serving.routing import Routing
 from inferd.storage.database import Database
 
 
@@ -86,7 +86,7 @@ class Services:
     """Everything that endpoints use."""
 
     catalog: Catalog
-    router: Router
+    router: Routing
     tokens: Tokens
     ledger: Ledger
     prices: PriceBook
@@ -132,9 +132,11 @@ class Services:
             idle_seconds=options.session_idle_seconds,
             seconds_max=options.session_seconds_max,
         )
-        by_provider = ProviderSignIn(self.database, self.clock, sessions, self.providers)
+        by_provider = ProviderSignIn(
+            self.database, self.clock, sessions, self.providers, self.changes
+        )
         object.__setattr__(self, "sessions", sessions)
         object.__setattr__(self, "sign_in", SignIn(self.database, self.clock, sessions))
         object.__setattr__(self, "provider_sign_in", by_provider)
-        by_command = CommandSignIn(self.database, self.clock, self.tokens)
+        by_command = CommandSignIn(self.database, self.clock, self.tokens, self.changes)
         object.__setattr__(self, "command_sign_in", by_command)

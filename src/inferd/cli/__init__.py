@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from inferd.cli import audit, doctor, limits, models, run, serve, tokens, usage
+from inferd.cli import audit, doctor, keys, limits, models, run, serve, tokens, usage
 from inferd.errors import InferdError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("run", help="Ask a model once; the answer streams to the terminal.")
 app.command("doctor", help="Say what is missing, a sentence each.")(doctor.doctor)
 app.command("audit", help="Who did what, newest first.")(audit.audit)
 app.command("version", help="Print the version.")(serve.version)
+app.add_typer(keys.app, name="keys", help="Replace the installation's key.")
 app.add_typer(limits.app, name="limits", help="How much accounts, tokens and models may do.")
 app.add_typer(models.app, name="models", help="List, show, pull and remove models.")
 app.add_typer(tokens.app, name="token", help="Create, list and revoke API tokens.")

