@@ -20,6 +20,7 @@ from inferd.catalog.gguf_header import read_header
 from inferd.catalog.locks import content_locks, try_content_locks
 from inferd.catalog.manifest import Manifests
 from inferd.catalog.progress import FetchProgress
+from inferd.catalog.safetensors_header import check_index, read_tensors
 from inferd.catalog.shelf import Shelf, digests, wheels
 from inferd.catalog.sources.every import Sources
 from inferd.catalog.sources.packages import PackageRegistry
@@ -132,8 +133,7 @@ class Store:
     async def _check(self, file: ModelFile) -> None:
         """The header must fit the file, and a file used in place its digest, if it has one."""
         path = self._shelf.final(file)
-        if path.suffix == ".gguf" or file.file_name.endswith(".gguf"):
-            await in_thread(lambda _: read_header(path))
+        await in_thread(lambda _: _check_headers(path, file.file_name))
         local = isinstance(file.source, PathSource | BundledSource)
         if local and file.sha256 and file.transform is None:
             seen = path.stat()
@@ -143,6 +143,25 @@ class Store:
             if await in_thread(lambda stop: file_sha256(path, stop)) != file.sha256:
                 raise Unavailable(f"The file {path.name} has another sha256 than its card says.")
             self._believed.add(mark)
+
+
+def _check_headers(path: Path, name: str) -> None:
+    """Of a file, or of all files in a folder. BadRequest for one that contradicts its size."""
+    if path.is_dir():
+        for inner in path.rglob("*"):
+            if inner.is_file():
+                _check_header(inner, inner.name)
+    else:
+        _check_header(path, name)
+
+
+def _check_header(path: Path, name: str) -> None:
+    if path.suffix == ".gguf" or name.endswith(".gguf"):
+        read_header(path)
+    elif path.suffix == ".safetensors" or name.endswith(".safetensors"):
+        read_tensors(path)
+    elif name.endswith(".safetensors.index.json"):
+        check_index(path)
 
 
 def _sources(card: ModelCard) -> frozenset[str]:

@@ -420,6 +420,22 @@ async def test_a_file_on_this_machine_that_is_missing_or_wrong_is_refused(
         await store.fetch(card_of(_path_file(path)))
 
 
+@pytest.mark.parametrize("name", ["m.safetensors", "m.gguf", "model.safetensors.index.json"])
+async def test_no_engine_sees_a_folder_with_a_file_that_lies(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "own"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    card = card_of(_path_file(folder))
+    assert await store.fetch(card) == {"model": folder}
+    (folder / "unet" / name).write_bytes(b"\xff" * 8 + b"{}")
+    with pytest.raises(Unavailable, match=name):
+        await store.fetch(card)
+    (folder / "unet" / name).unlink()
+    assert await store.fetch(card) == {"model": folder}
+
+
 def test_progress_is_a_sentence() -> None:
     assert FetchProgress("a/b", "waiting").sentence() == "Waiting for another download of a/b"
     assert FetchProgress("a/b", "downloading").sentence() == "Fetching a/b, 0 MB"
