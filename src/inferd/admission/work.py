@@ -26,7 +26,8 @@ from inferd.metering.prices import Price
 from inferd.metering.units import billed, bound
 from inferd.money import NanoUsd
 from inferd.serving.replica import Flight
-from inferd.serving.router import Ask, Router
+from inferd.serving.router import Ask
+from inferd.serving.routing import Routing
 from inferd.storage.rows import EntryRow, EntryStatus
 from inferd.tasks.base import NOTHING, Counted, Progress, Tier, Usage
 from inferd.tasks.every import ENDINGS, Event
@@ -66,7 +67,7 @@ class Order(msgspec.Struct, frozen=True):
 class Rooms(msgspec.Struct, frozen=True):
     """What admission stands on."""
 
-    router: Router
+    router: Routing
     ledger: Ledger
     limits: Limits
     clock: Clock

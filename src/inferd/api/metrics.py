@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from inferd.serving.router import Router
+from inferd.serving.routing import Routing
 from inferd.storage.rows import EntryRow
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -68,7 +68,7 @@ class Metrics:
         self._children: dict[tuple[str, ...], Counter] = {}
         self._models: dict[str, _ModelMetrics] = {}
 
-    def watch(self, router: Router) -> None:
+    def watch(self, router: Routing) -> None:
         """Show the router's state at each scrape."""
         self._registry.register(_RouterCollector(router))
 
@@ -131,7 +131,7 @@ class _ModelMetrics:
 
 
 class _RouterCollector(Collector):
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Routing) -> None:
         self._router = router
 
     def collect(self) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from inferd.access.accounts import Accounts
 from inferd.access.changes import Changes
 from inferd.access.command_sign_in import CommandSignIn
 from inferd.access.fetches import Fetches
@@ -17,6 +18,7 @@ from inferd.access.openid import Provider
 from inferd.access.provider_sign_in import ProviderSignIn
 from inferd.access.sessions import Sessions
 from inferd.access.sign_in import SignIn
+from inferd.access.teams import Teams
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.api.address import Network
@@ -109,6 +111,8 @@ class Services:
     sign_in: SignIn = field(init=False)
     provider_sign_in: ProviderSignIn = field(init=False)
     command_sign_in: CommandSignIn = field(init=False)
+    accounts: Accounts = field(init=False)
+    teams: Teams = field(init=False)
     live: Live = field(init=False)
     blobs: Blobs = field(init=False)
     videos: VideoJobs = field(init=False)
@@ -117,6 +121,10 @@ class Services:
         """Follow this installation's clock."""
         object.__setattr__(self, "live", Live(self.clock))
         self.changes.listen("prices", self.prices.hear)
+        accounts = Accounts(self.database, self.changes, self.clock)
+        object.__setattr__(self, "accounts", accounts)
+        teams = Teams(self.database, self.changes, self.clock, accounts)
+        object.__setattr__(self, "teams", teams)
         self._set_up_sign_in()
         folder = self.blob_dir or self.database.directory / "blobs"
         blobs = Blobs(folder, self.clock)

@@ -14,6 +14,7 @@ import uvloop
 
 from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
+from inferd.access.installation import installation_keys
 from inferd.access.limit_book import LimitBook
 from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens

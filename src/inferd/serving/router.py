@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
-import msgspec
-
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
 from inferd.errors import BadRequest, InferdError, TooManyRequests, Unavailable
@@ -23,11 +21,12 @@ from inferd.serving.deployment import Ask, Deployment, Residency, Waiter
 from inferd.serving.memory import budget_bytes
 from inferd.serving.refusals import shutting_down, too_large, too_late
 from inferd.serving.replica import Flight, ReplicaDied, ReplicaFactory
+from inferd.serving.router_options import RouterOptions
 from inferd.serving.scheduler import Drain, Policy, Refuse, Start, Stop, plan
 from inferd.serving.snapshot import ModelSnapshot, RouterSnapshot, model_snapshot
 from inferd.tasks.every import Event
 
-__all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot"]
+__all__ = ["Ask", "ModelSnapshot", "Router", "RouterOptions", "RouterSnapshot", "Slot"]
 
 BACKOFF_SECONDS_MAX = 60.0
 QUICK_RESTARTS = 3
@@ -38,21 +37,6 @@ ATTEMPTS = 3
 """Replicas that a request may find dead before it has been computed at all."""
 STABLE_SECONDS = 10.0
 """A replica that lived so long is not in a crash loop."""
-
-
-class RouterOptions(msgspec.Struct, frozen=True):
-    """How the router behaves."""
-
-    queue_size_max: int = 512
-    """Waiting requests for each model."""
-    queue_seconds_max: float = 300
-    """How long a request may wait, loading included."""
-    idle_seconds: float = 300
-    """Unload after so long without a request, counted from the last byte; -1 never, 0 at once."""
-    memory_bytes: int = 0
-    """For all local replicas together; 0: 80 % of the machine's or container's memory."""
-    swap_wait_seconds: float = 10
-    """How long requests of a loaded model may keep another model waiting."""
 
 
 class Slot(NamedTuple):
@@ -158,8 +142,16 @@ class Router:
             self._deaths,
         )
 
-    async def refresh(self) -> None:
-        """The snapshot is always fresh here."""
+    @property
+    def others(self) -> dict[int, bytes]:
+        """There are no other gateways here whose metrics could be shown."""
+        return {}
+
+    def count_with(self, count: Callable[[], bytes]) -> None:
+        """Nobody will ask."""
+
+    async def refresh(self, *, metrics: bool = False) -> None:
+        """The snapshot is always fresh here, and nobody else counts."""
 
     async def drain(self, deadline_seconds: float) -> None:
         """Refuse what is new, let what runs and waits finish until the deadline."""

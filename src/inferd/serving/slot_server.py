@@ -109,7 +109,7 @@ class _TellingFlight(Flight):
         return self._stage
 
     @stage.setter
-    def stage(self, stage: Stage) -> None:
+    def stage(self, stage: Stage) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._stage: Stage = stage
         self.tell(stage)
 
