@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from inferd.cli import audit, doctor, keys, limits, models, run, serve, tokens, usage
+from inferd.cli import audit, backup, doctor, keys, limits, models, run, serve, tokens, usage
 from inferd.errors import InferdError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command("serve", help="Serve the API until Ctrl-C.")(serve.serve)
 app.command("run", help="Ask a model once; the answer streams to the terminal.")(run.run)
 app.command("doctor", help="Say what is missing, a sentence each.")(doctor.doctor)
 app.command("audit", help="Who did what, newest first.")(audit.audit)
+app.command("backup", help="Save everything but the models in one file.")(backup.backup)
+app.command("restore", help="Put a backup into the data directory.")(backup.restore)
 app.command("version", help="Print the version.")(serve.version)
 app.add_typer(keys.app, name="keys", help="Replace the installation's key.")
 app.add_typer(limits.app, name="limits", help="How much accounts, tokens and models may do.")
