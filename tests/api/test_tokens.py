@@ -224,7 +224,7 @@ class TestSecretsStayOut:
         ):
             answer = await gate.client.call(method, path, b"{}")
             assert answer.status == 410, path
-            assert "/v1/api-tokens/id/" in answer.json()["detail"]["error"]
+            assert "URL" in answer.json()["detail"]["error"]
             assert secret.encode() not in answer.body
         # It also must not lie in what a scraper or a log keeps of paths that do not exist.
         assert (await gate.client.get(f"/v1/nothing/{secret}")).status == 404

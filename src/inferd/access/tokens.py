@@ -167,10 +167,13 @@ class Tokens:
         _, secret = await self.create(account.id, DEFAULT_TOKEN, (ADMIN,))
         return secret
 
-    async def local_admin(self) -> str:
-        """A secret for this machine's command line; lives in memory until the process ends."""
+    async def local_admin(self, secret: str | None = None) -> str:
+        """A secret for this machine's command line; lives in memory until the process ends.
+
+        Several gateways of one machine are given the same.
+        """
         account, _ = await self._operator()
-        secret = ids.secret("ifd_local")
+        secret = secret or ids.secret("ifd_local")
         caller = Caller(account.id, "tok_local", "local", frozenset({ADMIN}))
         self._local[self._secrets.digest(secret)] = caller
         return secret

@@ -7,12 +7,19 @@ from inferd.api.anthropic.messages import messages
 from inferd.api.anthropic.wire import CountTokensIn, CountTokensOut, MessagesIn, MessagesOut
 from inferd.api.live import LiveFigures
 from inferd.api.manage import account, server, usage
+from inferd.api.manage.accounts import account_routes
 from inferd.api.manage.audit import audit_routes
+from inferd.api.manage.credit import credit_routes
+from inferd.api.manage.invoices import invoice_routes
 from inferd.api.manage.limits import limit_routes
+from inferd.api.manage.me import me_routes
+from inferd.api.manage.payment import payment_routes
+from inferd.api.manage.payment_usage import payment_usage_routes
 from inferd.api.manage.prices import price_routes
 from inferd.api.manage.scoped_jwt import scoped_jwt_routes
 from inferd.api.manage.sign_in import sign_in_routes
 from inferd.api.manage.sign_in_pages import sign_in_page_routes
+from inferd.api.manage.teams import team_routes
 from inferd.api.manage.tokens import token_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
@@ -141,7 +148,6 @@ def _server() -> list[Route]:
 def _account() -> list[Route]:
     admin = "admin"
     return [
-        Route("GET", "/v1/me", account.me, "token", "native", "Who am I?", gives=account.Me),
         Route(
             "POST",
             "/v1/request-costs",
@@ -232,12 +238,19 @@ def _all() -> list[Route]:
         *_server(),
         *_account(),
         *token_routes(),
+        *me_routes(),
+        *team_routes(),
+        *account_routes(),
         *scoped_jwt_routes(),
         *audit_routes(),
         *sign_in_routes(),
         *sign_in_page_routes(),
         *limit_routes(),
         *price_routes(),
+        *credit_routes(),
+        *payment_routes(),
+        *payment_usage_routes(),
+        *invoice_routes(),
     ]
     documents = server.Documents(routes)
     routes += [

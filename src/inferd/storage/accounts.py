@@ -48,6 +48,13 @@ async def by_id(connection: AsyncConnection, account_id: str) -> AccountRow | No
     return None if found is None else _row(found)
 
 
+async def locked(connection: AsyncConnection, account_id: str) -> AccountRow | None:
+    """The same, and nobody else changes its members or itself until the transaction ends."""
+    same = update(accounts).where(accounts.c.id == account_id).values(kind=accounts.c.kind)
+    await connection.execute(same)
+    return await by_id(connection, account_id)
+
+
 async def every(connection: AsyncConnection) -> Sequence[AccountRow]:
     """All accounts that are not deleted, oldest first."""
     query = select(accounts).where(accounts.c.deleted_unix_ns.is_(None)).order_by(accounts.c.id)

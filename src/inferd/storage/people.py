@@ -14,6 +14,7 @@ from inferd.errors import Conflict
 from inferd.storage.rows import AccountRow, MemberRow, PersonRow, Role
 from inferd.storage.tables import accounts
 from inferd.storage.tables_access import members, people
+from inferd.storage.tables_operation import identities, passwords, sessions
 
 
 class Membership(NamedTuple):
@@ -137,3 +138,11 @@ async def memberships(connection: AsyncConnection, person_id: str) -> Sequence[M
 async def disband(connection: AsyncConnection, account_id: str) -> None:
     """Remove every member of an account."""
     await connection.execute(delete(members).where(members.c.account_id == account_id))
+
+
+async def erase(connection: AsyncConnection, person_id: str) -> None:
+    """Forget who a person is and how he signs in; his id stays where it was written down."""
+    for table in (members, identities, passwords, sessions):
+        await connection.execute(delete(table).where(table.c.person_id == person_id))
+    nobody = {"email": None, "email_verified": False, "name": "", "picture": None}
+    await connection.execute(update(people).where(people.c.id == person_id).values(nobody))

@@ -1,4 +1,4 @@
-"""Who the caller is, and what single requests cost (deepinfra-api 7, 9.1)."""
+"""What single requests cost, and what old command line tools ask (deepinfra-api 7)."""
 
 from __future__ import annotations
 
@@ -7,37 +7,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from inferd.access.caller import ADMIN
 from inferd.api import inference
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
-from inferd.errors import NotFound
-from inferd.storage import accounts, entries
+from inferd.storage import entries
 
 ASKED_MAX = 1000
-
-
-class Me(msgspec.Struct, frozen=True, kw_only=True):
-    """The account of the credential. What an installation of one's own does not know is null."""
-
-    uid: str
-    display_name: str
-    name: str
-    is_admin: bool
-    email: str | None = None
-    email_verified: bool = False
-    account_setup: bool = True
-    provider: str = "inferd"
-    picture: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
-    country: str | None = None
-    is_business_account: bool = False
-    company: str | None = None
-    website: str | None = None
-    title: str | None = None
-    root_uid: str | None = None
-    is_team_account: bool = False
 
 
 class RequestCostsIn(msgspec.Struct, frozen=True):
@@ -72,23 +47,6 @@ class CliVersion(msgspec.Struct, frozen=True):
 _COSTS = msgspec.json.Decoder(RequestCostsIn)
 _CLI = CliVersion(min="0.1.0", update="0.6.0", latest="0.6.0")
 """deepctl asks before every command; 0.6.0 is the newest that was read."""
-
-
-async def me(exchange: Exchange, services: Services) -> None:
-    """GET /v1/me."""
-    caller = exchange.caller
-    async with services.database.reading() as connection:
-        row = await accounts.by_id(connection, caller.account_id)
-    if row is None:
-        raise NotFound("The account does not exist any more.")
-    body = Me(
-        uid=row.id,
-        display_name=row.name,
-        name=row.name,
-        is_admin=caller.may(ADMIN),
-        root_uid=row.id,
-    )
-    await exchange.respond(200, msgspec.json.encode(body))
 
 
 async def request_costs(exchange: Exchange, services: Services) -> None:

@@ -159,7 +159,5 @@ def scoped_jwt_routes() -> list[Route]:
     return [
         Route("POST", at, create_scoped_jwt, access, shape, make, ScopedJwtIn, made),
         Route("GET", at, show_scoped_jwt, access, shape, look, gives=info),
-        Route(
-            "POST", f"{at}/inspect", inspect_scoped_jwt, access, shape, look, ScopedJwtQuery, info
-        ),
+        Route("POST", f"{at}/inspect", inspect_scoped_jwt, access, shape, look, query, info),
     ]

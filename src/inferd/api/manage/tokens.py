@@ -129,7 +129,7 @@ async def create_token(exchange: Exchange, services: Services) -> None:
     if owner is not None and wire.person_id not in (None, owner):
         raise Forbidden("A member makes tokens for himself alone.")
     wish = wish_of(wire, services.clock.unix_ns(), owner or wire.person_id)
-    _check_scopes(wish, grantable(caller))
+    check_scopes(wish, grantable(caller))
     async with services.changes.writing() as change:
         row, secret = await add_token(change, services, caller, caller.account_id, wish)
     await exchange.respond(200, msgspec.json.encode(token_out(row, secret)))
@@ -144,7 +144,7 @@ async def add_token(
         role = await people.role_of(change.connection, account_id, wish.person_id)
         if role is None or account is None:
             raise BadRequest("person_id is nobody of this account.", param="person_id")
-        _check_scopes(wish, scopes_of(role, account.name))
+        check_scopes(wish, scopes_of(role, account.name))
     made = await services.tokens.create_in(change, account_id, wish)
     detail = {"name": wish.name, "scopes": wish.scopes, "person_id": wish.person_id}
     await audit.write(change.connection, caller, "token.create", made[0].id, detail)
@@ -195,7 +195,8 @@ def wish_of(wire: TokenIn, now_unix_ns: int, person_id: str | None) -> TokenWish
     )
 
 
-def _check_scopes(wish: TokenWish, allowed: frozenset[str]) -> None:
+def check_scopes(wish: TokenWish, allowed: frozenset[str]) -> None:
+    """Raise Forbidden for a scope that is not allowed, BadRequest for one that needs a person."""
     beyond = set(wish.scopes) - allowed
     if beyond:
         raise Forbidden(f"The scope {min(beyond)!r} is not yours to give.", param="scopes")
@@ -247,5 +248,4 @@ def token_routes() -> list[Route]:
             Route(method, f"{at}/{{rest}}", secret_in_path, "token", shape, old)
             for method in ("GET", "DELETE", "POST")
         ),
-        Route("GET", "/payment/usage/{rest}", secret_in_path, "token", shape, old),
     ]
