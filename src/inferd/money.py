@@ -54,9 +54,14 @@ def usd(nanos: int) -> float:
     return nanos / NANOS_PER_USD
 
 
+def decimal_text(value: int, places: int) -> str:
+    """A whole number of units of 10⁻ᵖˡᵃᶜᵉˢ as a decimal: exact, without trailing zeros."""
+    whole, fraction = divmod(abs(value), 10**places)
+    digits = f"{fraction:0{places}d}".rstrip("0") if places else ""
+    text = f"{whole}.{digits}" if digits else str(whole)
+    return f"-{text}" if value < 0 else text
+
+
 def usd_text(nanos: int) -> str:
     """Dollars for people: `$0.000114`, exact, without trailing zeros."""
-    whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
-    digits = f"{fraction:09d}".rstrip("0")
-    text = f"{whole}.{digits}" if digits else str(whole)
-    return f"{'-' if nanos < 0 else ''}${text}"
+    return f"{'-' if nanos < 0 else ''}${decimal_text(abs(nanos), 9)}"

@@ -2,94 +2,95 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import sys
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import msgspec
 import typer
 from rich.table import Table
 
-from inferd.cli import data_dir
+from inferd.api.csv_text import csv_text
+from inferd.cli.calls import call
 from inferd.cli.flags import Config, DataDir
-from inferd.cli.server_client import ServerClient
 from inferd.cli.tables import show_table
-from inferd.errors import BadRequest
 from inferd.money import usd_text
-from inferd.settings import Settings, load
+from inferd.settings import load
 
 app = typer.Typer(invoke_without_command=True)
 
-By = Annotated[str, typer.Option(help="model, token, day, month or end_user.")]
+By = Annotated[str, typer.Option(help="model, token, day, month, tag, tier, end_user or account.")]
 Month = Annotated[str | None, typer.Option(help="YYYY-MM, UTC. Default: the last 31 days.")]
+Only = Annotated[str | None, typer.Option(help="Only this one.")]
+_SHOWN = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+ROWS_MAX = 100_000
 
 
 @app.callback(invoke_without_command=True)
-def usage(
+def usage(  # noqa: PLR0913 what to sum, of what, and how to show it
     context: typer.Context,
     by: By = "model",
     month: Month = None,
+    account: Annotated[str, typer.Option(help="An account's id; all: every account.")] = "all",
+    model: Only = None,
+    token: Annotated[str | None, typer.Option(help="Only this token, by id.")] = None,
+    tag: Only = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,  # noqa: FBT002 a flag
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,  # noqa: FBT002 a flag
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
-    """Sums by model, token, day, month or end user."""
-    flags = {"data_dir": data_dir}
+    """Sums of usage and cost, of all accounts of this installation."""
     context.obj = (data_dir, config)
     if context.invoked_subcommand is not None:
         return
-    settings = load(flags, config=config)
-    query = f"/v1/usage?by={by}" + (_span(month) if month else "")
-    report = _report(settings, query)
+    settings = load({"data_dir": data_dir}, config=config)
+    asked = {
+        "by": by,
+        "account": account,
+        "limit": ROWS_MAX,
+        "month": month,
+        "model": model,
+        "token": token,
+        "tag": tag,
+    }
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    report = call(settings, "GET", f"/v1/usage?{query}")
     if as_json:
         typer.echo(msgspec.json.encode(report).decode())
-        return
+    elif as_csv:
+        _write_csv(by, report["rows"])
+    else:
+        _show(by, report)
+
+
+def _write_csv(by: str, rows: list[dict[str, Any]]) -> None:
+    columns = [name for name in (rows[0] if rows else {"key": ""}) if name != "cost_usd"]
+    titles = [by if name == "key" else name for name in columns]
+    sys.stdout.buffer.write(csv_text(titles, ([row[name] for name in columns] for row in rows)))
+
+
+def _show(by: str, report: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for title in (by, "requests", "input", "of it cached", "output", "cost"):
         table.add_column(title, justify="left" if title == by else "right")
     for row in report["rows"]:
-        counts = (
-            row[name] for name in ("requests", "input_tokens", "cached_tokens", "output_tokens")
-        )
-        table.add_row(row["key"] or "-", *map(str, counts), usd_text(row["cost_nanos"]))
+        counts = (str(row[name]) for name in _SHOWN)
+        table.add_row(row["name"] or "-", *counts, usd_text(row["cost_nanos"]))
     show_table(table)
+    if report["truncated"]:
+        typer.echo("There are more rows.")
     typer.echo(f"total {usd_text(report['total_cost_nanos'])}")
-
-
-def _span(month: str) -> str:
-    try:
-        first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
-        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
-    except ValueError:
-        raise BadRequest(f"{month!r} is not a month of the form YYYY-MM.") from None
-    return f"&from={int(first.timestamp())}&to={int(after.timestamp())}"
-
-
-def _report(settings: Settings, query: str) -> Any:
-    server = data_dir.running_server(settings)
-    if server is not None:
-        return ServerClient(server).call("GET", query)
-    from inferd.cli.offline import call
-
-    return call(settings, "GET", query)
 
 
 @app.command("verify")
 def verify(context: typer.Context, data_dir: DataDir = None, config: Config = None) -> None:
-    """Recompute every entry; exit code 1 if anything differs."""
+    """Recompute every entry and every sum; exit code 1 if anything differs."""
     above: tuple[str | None, str | None] = context.obj
     settings = load({"data_dir": data_dir or above[0]}, config=config or above[1])
-    found = _verification(settings)
+    found = call(settings, "POST", "/v1/usage/verify", {})
     for difference in found["differences"]:
         typer.echo(difference)
     if found["differences"]:
         raise typer.Exit(1)
     typer.echo(f"{found['entries']} entries, all right.")
-
-
-def _verification(settings: Settings) -> Any:
-    server = data_dir.running_server(settings)
-    if server is not None:
-        return ServerClient(server).call("POST", "/v1/usage/verify", {})
-    from inferd.cli.offline import call
-
-    return call(settings, "POST", "/v1/usage/verify", {})

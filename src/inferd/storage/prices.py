@@ -72,6 +72,16 @@ async def every(connection: AsyncConnection) -> Sequence[PriceRow]:
     return [PriceRow(*row) for row in await connection.execute(select(prices))]
 
 
+async def by_ids(connection: AsyncConnection, ids: Sequence[int]) -> Sequence[PriceRow]:
+    """The versions of some ids."""
+    found: list[PriceRow] = []
+    asked = sorted(set(ids))
+    for start in range(0, len(asked), 500):
+        query = select(prices).where(prices.c.id.in_(asked[start : start + 500]))
+        found += [PriceRow(*row) for row in await connection.execute(query)]
+    return found
+
+
 async def of_model(connection: AsyncConnection, model: str) -> Sequence[PriceRow]:
     """All versions of a model, in the order in which they were set."""
     query = select(prices).where(prices.c.model == model).order_by(prices.c.id)

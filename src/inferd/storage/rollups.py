@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.tables import tokens
@@ -63,6 +63,8 @@ class UsageSum(msgspec.Struct, frozen=True):
 class LineSum(msgspec.Struct, frozen=True):
     """What one price version was used for in a tier."""
 
+    token_id: str
+    """Empty: of all tokens."""
     model: str
     tier: str
     unit: str
@@ -103,12 +105,16 @@ async def total(connection: AsyncConnection, part: Slice) -> UsageSum:
     return UsageSum("", *values)
 
 
-async def lines(connection: AsyncConnection, part: Slice) -> Sequence[LineSum]:
+async def lines(
+    connection: AsyncConnection, part: Slice, *, by_token: bool = False
+) -> Sequence[LineSum]:
     """Sums by model, tier and price version: what an invoice is made of."""
-    key = (rollups.c.model, rollups.c.tier, rollups.c.unit, rollups.c.price_id)
+    token = rollups.c.token_id if by_token else literal("")
+    key = (token, rollups.c.model, rollups.c.tier, rollups.c.unit, rollups.c.price_id)
     days = (func.min(rollups.c.day), func.max(rollups.c.day))
     values = (_whole(func.sum(rollups.c[name])) for name in SUMS)
-    query = select(*key, *days, *values).group_by(*key).order_by(*key)
+    grouped = key if by_token else key[1:]
+    query = select(*key, *days, *values).group_by(*grouped).order_by(*grouped)
     found = await connection.execute(_within(query, rollups, part))
     return [LineSum(*row) for row in found]
 
@@ -131,6 +137,16 @@ async def spent_by_token(
         .group_by(rollups.c.token_id)
     )
     return {row[0]: row[1] for row in await connection.execute(query)}
+
+
+async def may_see_token(connection: AsyncConnection, view: View, token_id: str) -> bool:
+    """True if the token, revoked or not, is one of those whose usage is seen."""
+    query = select(tokens.c.id).where(tokens.c.id == token_id)
+    if view.account_id is not None:
+        query = query.where(tokens.c.account_id == view.account_id)
+    if view.person_id is not None:
+        query = query.where(tokens.c.person_id == view.person_id)
+    return (await connection.execute(query)).first() is not None
 
 
 async def token_names(connection: AsyncConnection, token_ids: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from inferd.api.services import Services
 from inferd.catalog.card_price import CardPrice
 from inferd.errors import BadRequest
 from inferd.metering.periods import moment_text
+from inferd.money import decimal_text
 from inferd.storage import accounts
 from inferd.storage.rows import PriceRow, PriceSource
 from inferd.tasks.base import TaskName
@@ -189,15 +190,11 @@ def _lines(row: PriceRow) -> list[PriceLine]:
     }
     if row.unit is not None:
         rates = {row.unit: row.unit_rate, **{unit: rate for unit, rate in rates.items() if rate}}
-    return [PriceLine(unit, _decimal(rate, 9), _decimal(rate, 15)) for unit, rate in rates.items()]
-
-
-def _decimal(value: int, places: int) -> str:
-    """A whole number of 10⁻ᵖˡᵃᶜᵉˢ, exactly, without trailing zeros."""
-    whole, fraction = divmod(value, 10**places)
-    digits = f"{fraction:0{places}d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    return [
+        PriceLine(unit, decimal_text(rate, 9), decimal_text(rate, 15))
+        for unit, rate in rates.items()
+    ]
 
 
 def _multiplier(millionths: int | None) -> str | None:
-    return None if millionths is None else _decimal(millionths, 6)
+    return None if millionths is None else decimal_text(millionths, 6)

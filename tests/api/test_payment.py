@@ -1,0 +1,319 @@
+"""Payment routes, usage as CSV, invoices: exact sums, and each sees what is his."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferd.access.caller import ACCOUNT_ADMIN, INFERENCE_RUN
+from inferd.catalog.card_price import CardPrice
+from inferd.storage import accounts
+from inferd.storage.rows import AccountRow
+from tests.gateway import Client, Gateway, echo_card, gateway
+from tests.ledger import entries
+from tests.unit.storage.test_ledger_writer import entry
+
+CHAT = "/v1/chat/completions"
+BODY = {"model": "test/echo", "messages": [{"role": "user", "content": "a b c"}]}
+CARDS = (
+    echo_card(price=CardPrice(input="1", cached="0.5", output="2", flex="0.8")),
+    echo_card("test/other", price=CardPrice(input="0.0123", output="3.3")),
+)
+
+
+@pytest.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with gateway(tmp_path, *CARDS) as running:
+        yield running
+
+
+async def token(gate: Gateway, account_id: str, name: str, *scopes: str) -> tuple[str, Client]:
+    row, secret = await gate.services.tokens.create(account_id, name, scopes or (INFERENCE_RUN,))
+    return row.id, Client(gate.client.app, token=secret)
+
+
+async def other_account(gate: Gateway) -> str:
+    async with gate.services.database.writing() as connection:
+        await accounts.add(connection, AccountRow("acc_other", "other", 1, None))
+    return "acc_other"
+
+
+async def book(gate: Gateway, number: int, **changes: Any) -> None:
+    """Book an entry as the ledger's writer does, at the price that applies."""
+    price = gate.services.prices.current("test/echo")
+    row = entry(number, account_id=gate.account_id, model="test/echo", price_id=price.id)
+    await gate.services.ledger.settle(msgspec.structs.replace(row, **changes))
+
+
+def at(year: int, month: int, day: int) -> int:
+    return round(datetime(year, month, day, 12, tzinfo=UTC).timestamp()) * 10**9
+
+
+class TestTags:
+    async def test_header_and_metadata_are_summed_and_the_body_wins(self, gate: Gateway) -> None:
+        await gate.client.post(CHAT, BODY, headers={"x-inferd-tag": "shop"})
+        body = {**BODY, "metadata": {"tag": "search", "other": "x"}}
+        await gate.client.post(CHAT, body, headers={"x-inferd-tag": "shop"})
+        await gate.client.post(CHAT, BODY)
+        native = {"input": "a b"}
+        headers = {"x-inferd-tag": "shop"}
+        await gate.client.post("/v1/inference/test/echo", native, headers=headers)
+        assert [row.tag for row in await entries(gate)] == ["shop", "search", None, "shop"]
+        report = (await gate.client.get("/v1/usage?by=tag")).json()
+        assert {row["key"]: row["requests"] for row in report["rows"]} == {
+            "": 1,
+            "search": 1,
+            "shop": 2,
+        }
+
+    @pytest.mark.parametrize("tag", ["a" * 65, "=cmd()", "é", "a\tb", " a", "a,b"])
+    async def test_a_wrong_tag_is_refused_before_anything_is_done(
+        self, gate: Gateway, tag: str
+    ) -> None:
+        told = await gate.client.post(CHAT, BODY, headers={"x-inferd-tag": tag})
+        assert (told.status, told.json()["error"]["param"]) == (400, "x-inferd-tag")
+        told = await gate.client.post(CHAT, {**BODY, "metadata": {"tag": tag}})
+        assert (told.status, told.json()["error"]["param"]) == (400, "metadata.tag")
+        assert await entries(gate) == []
+
+
+class TestUsage:
+    async def test_csv_has_the_same_rows_and_exact_money(self, gate: Gateway) -> None:
+        await gate.client.post(CHAT, {**BODY, "user": "=HYPERLINK(1)"})
+        told = await gate.client.get("/v1/usage?by=end_user", headers={"accept": "text/csv"})
+        assert told.headers["content-type"].startswith("text/csv")
+        (row,) = list(csv.DictReader(io.StringIO(told.body.decode())))
+        (booked,) = await entries(gate)
+        assert row["end_user"] == "'=HYPERLINK(1)"
+        assert int(row["cost_nanos"]) == booked.cost_nanos
+        assert row["cost_usd"] == f"{booked.cost_nanos / 1e9:.9f}".rstrip("0")
+        again = await gate.client.get("/v1/usage?by=end_user&format=csv")
+        assert again.body == told.body
+
+    async def test_each_sees_what_is_his(self, gate: Gateway) -> None:
+        strange = await other_account(gate)
+        mine, plain = await token(gate, gate.account_id, "plain")
+        _, manager = await token(gate, gate.account_id, "manager", ACCOUNT_ADMIN, INFERENCE_RUN)
+        theirs, stranger = await token(gate, strange, "theirs")
+        for client in (plain, manager, stranger, gate.client):
+            assert (await client.post(CHAT, BODY)).status == 200
+
+        async def seen(client: Client, query: str = "") -> set[str]:
+            told = await client.get(f"/v1/usage?by=token{query}")
+            assert told.status == 200, told.body
+            return {row["name"] for row in told.json()["rows"]}
+
+        assert await seen(plain) == {"plain"}
+        assert await seen(plain, f"&token={theirs}") == set()
+        assert len(await seen(manager)) == 3
+        assert "theirs" not in await seen(manager)
+        assert await seen(stranger) == {"theirs"}
+        assert len(await seen(gate.client, "&account=all")) == 4
+        assert await seen(gate.client, f"&account={strange}") == {"theirs"}
+        for client in (plain, manager, stranger):
+            for query in ("account=all", f"account={strange if client is plain else 'x'}"):
+                assert (await client.get(f"/v1/usage?{query}")).status == 403
+        assert (await stranger.get(f"/payment/usage/id/{mine}")).status == 404
+        assert (await plain.get(f"/payment/usage/id/{theirs}")).status == 404
+
+    @pytest.mark.parametrize(
+        "query",
+        ["month=2026-13", "month=11", "limit=0", "format=xml", "from=-1", "by=end_user&tag=x"],
+    )
+    async def test_a_wrong_query_is_refused(self, gate: Gateway, query: str) -> None:
+        assert (await gate.client.get(f"/v1/usage?{query}")).status == 400
+
+
+class TestMonths:
+    async def test_months_items_and_totals(self, gate: Gateway) -> None:
+        # 4 fresh, 1 cached, 2 out at $1, $0.50, $2 per million.
+        paid = {"input_tokens": 5, "cached_tokens": 1, "output_tokens": 2, "cost_nanos": 8_500}
+        await book(gate, 1, settled_unix_ns=at(2026, 1, 31), **paid)
+        await book(gate, 2, settled_unix_ns=at(2026, 2, 1), **paid)
+        await book(gate, 3, settled_unix_ns=at(2026, 2, 28), **paid)
+        told = (await gate.client.get("/payment/usage?from=2026.01&to=2026.02")).json()
+        assert told["initial_month"] == "2026.01"
+        assert [month["period"] for month in told["months"]] == ["2026.01", "2026.02"]
+        february = told["months"][1]
+        assert february["invoice_id"] == "2026-02"
+        assert february["total_cost_nanos"] == 17_000
+        assert sum(item["cost_nanos"] for item in february["items"]) == 17_000
+        assert {item["unit"]: item["units"] for item in february["items"]} == {
+            "input_tokens": 8,
+            "cached_tokens": 2,
+            "output_tokens": 4,
+        }
+        assert {item["pricing_type"] for item in february["items"]} == {"tokens"}
+        first = february["items"][0]
+        assert first["model"]["provider"] == "test"
+        assert first["rate"] == pytest.approx(1e-4)
+        assert february["interval"] == {"fr": 1_769_904_000_000, "to": 1_772_323_199_999}
+
+    async def test_the_running_month_is_not_final(self, gate: Gateway) -> None:
+        await gate.client.post(CHAT, BODY)
+        for query in ("", "?from=current", "?from=current-1&to=current", "?from=1700000000"):
+            told = (await gate.client.get(f"/payment/usage{query}")).json()
+            assert [month["invoice_id"] for month in told["months"]] == ["NOT_FINAL"]
+
+    @pytest.mark.parametrize(
+        "query", ["from=2026.13", "from=current-x", "from=current&to=current-1", "from=1.5",
+                  "from=9999999999999999", "from=0"]
+    )  # fmt: skip
+    async def test_a_wrong_month_is_refused(self, gate: Gateway, query: str) -> None:
+        assert (await gate.client.get(f"/payment/usage?{query}")).status == 400
+
+    async def test_tokens_apart_and_alone(self, gate: Gateway) -> None:
+        mine, plain = await token(gate, gate.account_id, "plain")
+        await plain.post(CHAT, BODY)
+        await gate.client.post(CHAT, BODY)
+        (month,) = (await gate.client.get("/payment/usage/tokens")).json()["months"]
+        assert len({item["token_id"] for item in month["items"]}) == 2
+        (alone,) = (await gate.client.get(f"/payment/usage/id/{mine}")).json()["months"]
+        assert alone["total_cost_nanos"] * 2 == month["total_cost_nanos"]
+        assert (await gate.client.get("/payment/usage/secret-of-somebody")).status == 410
+        assert (await gate.client.get("/payment/usage/rent")).json() == {"id_to_duration": {}}
+
+
+class TestBudgets:
+    async def test_monthly_limits_of_the_account_and_of_a_token(self, gate: Gateway) -> None:
+        assert (await gate.client.get("/payment/config")).json() == {"limit": -1}
+        mine, plain = await token(gate, gate.account_id, "plain")
+        await plain.post(CHAT, BODY)
+        told = await gate.client.post("/payment/key-limits", {"token_id": mine, "limit": 0})
+        (one,) = [key for key in told.json() if key["token_id"] == mine]
+        assert one["limit"] == 0
+        assert one["spend"] == pytest.approx((await entries(gate))[0].cost_nanos / 1e9)
+        assert (await plain.post(CHAT, BODY)).status == 402
+        await gate.client.post("/payment/key-limits", {"token_id": mine, "limit": None})
+        assert (await plain.post(CHAT, BODY)).status == 200
+        told = await gate.client.post("/payment/config", {"limit": 0})
+        assert told.json() == {"limit": 0}
+        assert (await plain.post(CHAT, BODY)).status == 402
+        assert (await gate.client.post("/payment/config", {"limit": None})).json() == {"limit": 0}
+        assert (await gate.client.post("/payment/config", {"limit": -5})).json() == {"limit": -1}
+        assert (await plain.post(CHAT, BODY)).status == 200
+        assert (await plain.post("/payment/config", {"limit": 9})).status == 403
+        assert [key["token_id"] for key in (await plain.get("/payment/key-limits")).json()] == [
+            mine
+        ]
+
+    async def test_credit_is_granted_once_for_each_id(self, gate: Gateway) -> None:
+        await gate.client.post(CHAT, BODY)
+        path = f"/v1/admin/accounts/{gate.account_id}/credit"
+        for _ in range(2):
+            told = await gate.client.post(path, {"usd": "12.5", "note": "welcome", "id": "po-1"})
+            assert told.json()["balance_usd"] == "12.5"
+        assert (await gate.client.post(path, {"usd": "1", "id": "po-1"})).status == 409
+        await gate.client.post(CHAT, BODY)
+        spent = (await entries(gate))[-1].cost_nanos
+        assert (await gate.client.get(path)).json()["balance_nanos"] == 12_500_000_000 - spent
+        told = await gate.client.post(path, {"usd": "-12.5"})
+        assert told.json()["balance_nanos"] == -spent
+        assert (await gate.client.post(CHAT, BODY)).status == 402
+        found = (await gate.client.get("/payment/checklist")).json()
+        assert (found["suspended"], found["suspend_reason"]) == (True, "balance")
+        assert found["billing_type"] == "prepaid"
+        assert '"account.credit"' in (await gate.client.get("/v1/admin/audit")).body.decode()
+
+    @pytest.mark.parametrize("usd", ["0", "NaN", "1e400", "0.0000000001", "", "ten"])
+    async def test_a_wrong_amount_grants_nothing(self, gate: Gateway, usd: str) -> None:
+        path = f"/v1/admin/accounts/{gate.account_id}/credit"
+        assert (await gate.client.post(path, {"usd": usd})).status == 400
+        assert (await gate.client.get(path)).json()["grants"] == []
+
+    async def test_nobody_else_grants(self, gate: Gateway) -> None:
+        _, manager = await token(gate, gate.account_id, "manager", ACCOUNT_ADMIN)
+        path = f"/v1/admin/accounts/{gate.account_id}/credit"
+        assert (await manager.post(path, {"usd": "5"})).status == 403
+        nowhere = "/v1/admin/accounts/nobody/credit"
+        assert (await gate.client.post(nowhere, {"usd": "5"})).status == 404
+        assert (await gate.client.get(nowhere)).status == 404
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [("POST", "funds"), ("POST", "topup"), ("GET", "billing-portal"),
+         ("POST", "payment-methods/setup"), ("POST", "deepstart/application")],
+    )  # fmt: skip
+    async def test_what_leads_to_a_card_says_who_grants_credit(
+        self, gate: Gateway, method: str, path: str
+    ) -> None:
+        told = await gate.client.call(method, f"/payment/{path}", b"{}")
+        assert (told.status, b"granted by an admin" in told.body) == (404, True)
+
+
+class TestInvoices:
+    async def fill(self, gate: Gateway) -> None:
+        for number, (month, day) in enumerate([(1, 3), (1, 9), (2, 1), (3, 31)]):
+            usage = {"input_tokens": 3, "cached_tokens": 0, "output_tokens": 1}
+            await book(gate, number, settled_unix_ns=at(2026, month, day), cost_nanos=5_000,
+                       **usage)  # fmt: skip
+
+    async def test_the_list_pages_from_the_newest(self, gate: Gateway) -> None:
+        await self.fill(gate)
+        seen: list[str] = []
+        query = "limit=3"
+        while True:
+            page = (await gate.client.get(f"/payment/invoices?{query}")).json()
+            seen += [one["period"] for one in page["invoices"]]
+            if not page["has_more"]:
+                break
+            query = f"limit=3&starting_after={page['next_cursor']}"
+        assert seen[-3:] == ["2026.03", "2026.02", "2026.01"]
+        assert seen == sorted(set(seen), reverse=True)
+        assert page["invoices"][-1]["total_nanos"] == 10_000
+        assert page["invoices"][-1]["status"] == "open"
+        none = (await gate.client.get("/payment/invoices?invoice_type=topup")).json()
+        assert none == {"invoices": [], "has_more": False, "next_cursor": None}
+
+    async def test_lines_and_rounding_are_the_total_to_the_nano_dollar(self, gate: Gateway) -> None:
+        for number in range(7):
+            body = {**BODY, "model": "test/other", "user": str(number)}
+            assert (await gate.client.post(CHAT, body)).status == 200
+        await gate.client.post(CHAT, {**BODY, "service_tier": "flex"})
+        month = datetime.now(UTC).strftime("%Y-%m")
+        found = (await gate.client.get(f"/payment/invoices/{month}?format=json")).json()
+        booked = sum(row.cost_nanos for row in await entries(gate))
+        assert found["total_nanos"] == booked
+        lines = sum(line["cost_nanos"] for line in found["lines"])
+        assert lines + found["rounding_nanos"] == booked
+        assert (found["id"], found["final"], found["requests"]) == ("NOT_FINAL", False, 8)
+        assert {line["multiplier"] for line in found["lines"] if line["tier"] == "flex"} == {"0.8"}
+
+    async def test_the_page_shows_it_without_scripts(self, gate: Gateway) -> None:
+        await self.fill(gate)
+        told = await gate.client.get("/payment/invoices/2026-01")
+        page = told.body.decode()
+        policy = told.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "<script" not in page
+        assert "test/echo" in page
+        assert "January 2026" in page
+        assert "$0.00001" in page
+        assert "NOT FINAL" not in page
+        running = await gate.client.get(f"/payment/invoices/{datetime.now(UTC):%Y-%m}")
+        assert b"NOT FINAL" in running.body
+
+    async def test_names_are_text_not_markup(self, gate: Gateway) -> None:
+        async with gate.services.database.writing() as connection:
+            await accounts.add(connection, AccountRow("acc_x", "<script>x</script>", 1, None))
+        told = await gate.client.get("/payment/invoices/2026-01?account=acc_x")
+        assert b"<script>" not in told.body
+        assert b"&lt;script&gt;" in told.body
+
+    async def test_invoices_are_for_those_who_manage_the_account(self, gate: Gateway) -> None:
+        _, plain = await token(gate, gate.account_id, "plain")
+        _, manager = await token(gate, gate.account_id, "manager", ACCOUNT_ADMIN)
+        await other_account(gate)
+        assert (await plain.get("/payment/invoices")).status == 403
+        assert (await plain.get("/payment/invoices/2026-01")).status == 403
+        assert (await manager.get("/payment/invoices/2026-01")).status == 200
+        assert (await manager.get("/payment/invoices/2026-01?account=acc_other")).status == 403
+        assert (await gate.client.get("/payment/invoices/2026-1")).status == 404
