@@ -2,10 +2,14 @@
 
 One JSON line for each write, fsynced before it counts. Replaying is idempotent, so a crash
 between replay and removal loses nothing and doubles nothing.
+
+A reserve beside it is given up when the disk is full, so that what runs then is still recorded;
+new work waits until there is a reserve again.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,19 +20,59 @@ from inferd.storage.rows import LedgerWrite
 
 _DECODER: msgspec.json.Decoder[LedgerWrite] = msgspec.json.Decoder(LedgerWrite)
 _ENCODER = msgspec.json.Encoder()
+RESERVE_BYTES = 1024 * 1024
+"""A thousand entries and more."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_full(error: OSError) -> bool:
+    """True if the disk, or what we may use of it, is full."""
+    return error.errno in _FULL
 
 
 class Journal:
     """An append-only file beside the database."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reserve: Path | None = None) -> None:
         self.path = path
+        self.cramped = False
+        """The reserve was given up and is not there again."""
+        self._reserve = reserve
         self._pending = path.exists()
 
     def append(self, writes: list[LedgerWrite]) -> None:
         """Write and fsync. Raises OSError; then none of it counts."""
         lines = b"".join(_ENCODER.encode(write) + b"\n" for write in writes)
         self._pending = True
+        try:
+            self._append(lines)
+        except OSError as error:
+            if not is_full(error) or not self._give_up_reserve():
+                raise
+            self._append(lines)
+
+    def keep_reserve(self) -> bool:
+        """Make the reserve if it is not there; False if the disk has no room for it."""
+        if self._reserve is None or self._reserve.exists():
+            return True
+        try:
+            # Not zeros: some file systems store none of them.
+            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+            self.cramped = True
+            return False
+        self.cramped = False
+        return True
+
+    def _give_up_reserve(self) -> bool:
+        if self._reserve is None or not self._reserve.exists():
+            return False
+        self._reserve.unlink()
+        self.cramped = True
+        return True
+
+    def _append(self, lines: bytes) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             before = os.fstat(descriptor).st_size

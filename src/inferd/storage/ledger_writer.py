@@ -34,10 +34,11 @@ class LedgerWriter:
 
     def __init__(self, path: Path, *, power_safe: bool = False) -> None:
         self.healthy = True
-        """False while neither the database nor the journal takes a write."""
+        """False while nothing takes a write, or only what the disk's reserve still holds."""
         self._path = path
         self._power_safe = power_safe
-        self._journal = Journal(path.with_name("ledger.journal"))
+        reserve = path.with_name("ledger.reserve")
+        self._journal = Journal(path.with_name("ledger.journal"), reserve=reserve)
         self._refused = Journal(path.with_name("ledger.refused"))
         """Journalled writes that broke a constraint when they were replayed: for a person."""
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -50,6 +51,7 @@ class LedgerWriter:
             self._recover()
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"The ledger cannot be opened: {error}.") from error
+        self.healthy = self._journal.keep_reserve()
         # A sqlite3 connection belongs to the thread that made it.
         self._close_connection()
         self._thread.start()
@@ -105,7 +107,7 @@ class LedgerWriter:
         except (sqlite3.Error, OSError):
             self._close_connection()
         else:
-            self.healthy = True
+            self.healthy = self._journal.keep_reserve()
 
     def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
         """Commit a group; what came of each write."""
@@ -115,7 +117,8 @@ class LedgerWriter:
         except (sqlite3.Error, OSError):
             self._close_connection()
             return self._to_journal(writes)
-        self.healthy = True
+        if not self.healthy:
+            self.healthy = self._journal.keep_reserve()
         return outcomes
 
     def _to_journal(self, writes: list[LedgerWrite]) -> list[_Outcome]:
@@ -125,6 +128,8 @@ class LedgerWriter:
             self.healthy = False
             error = Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)
             return [error] * len(writes)
+        if self._journal.cramped:
+            self.healthy = False
         return [True] * len(writes)
 
     def _recover(self) -> None:

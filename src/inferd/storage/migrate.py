@@ -74,8 +74,10 @@ def _sqlite_version(path: Path) -> str | None:
     connection = sqlite3.connect(path)
     try:
         row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError:
-        return None
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise Unavailable(f"{path.name} cannot be read: {error}.") from error
     except sqlite3.DatabaseError as error:
         raise Unavailable(f"{path.name} is not a readable database: {error}.") from error
     finally:

@@ -38,9 +38,10 @@ class PostgresWriter:
 
     def __init__(self, url: str, directory: Path) -> None:
         self.healthy = True
-        """False while neither the database nor the journal takes a write."""
+        """False while nothing takes a write, or only what the disk's reserve still holds."""
         self._url = url
-        self._journal = Journal(directory / "ledger.journal")
+        reserve = directory / "ledger.reserve"
+        self._journal = Journal(directory / "ledger.journal", reserve=reserve)
         self._refused = Journal(directory / "ledger.refused")
         """Journalled writes that broke a constraint when they were replayed: for a person."""
         self._replayed_bytes = 0
@@ -60,6 +61,7 @@ class PostgresWriter:
 
     def start(self) -> None:
         """Take writes, behind those of an earlier life: see `recovered`."""
+        self.healthy = self._journal.keep_reserve()
         # Held by this object, ended and awaited in `close`.
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -111,14 +113,15 @@ class PostgresWriter:
             await asyncio.wait_for(self._arrived.wait(), RETRY_SECONDS)
         except TimeoutError:
             if await self._caught_up():
-                self.healthy = True
+                self.healthy = self._journal.keep_reserve()
 
     async def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
         """Commit a group; what came of each write."""
         if self.behind:
             await self._caught_up()
         if not self.behind and (outcomes := await self._try(writes)) is not None:
-            self.healthy = True
+            if not self.healthy:
+                self.healthy = self._journal.keep_reserve()
             return outcomes
         return await self._to_journal(writes)
 
@@ -129,6 +132,8 @@ class PostgresWriter:
             self.healthy = False
             error = Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)
             return [error] * len(writes)
+        if self._journal.cramped:
+            self.healthy = False
         return [True] * len(writes)
 
     async def _caught_up(self) -> bool:
