@@ -28,6 +28,7 @@ BUSY_SECONDS = 1.0
 class Held(NamedTuple):
     """A counter that a request entered."""
 
+    key: Key
     counter: Counter
     entry: Entry | None
 
@@ -35,17 +36,16 @@ class Held(NamedTuple):
 class Ticket:
     """One request's place in the counts."""
 
-    __slots__ = ("account_id", "held", "model", "request_id", "token_id", "tokens")
+    __slots__ = ("account_id", "held", "model", "tick", "token_id", "tokens")
 
-    def __init__(
-        self, account_id: str, token_id: str, model: str, tokens: int, request_id: str = ""
-    ) -> None:
+    def __init__(self, account_id: str, token_id: str, model: str, tokens: int) -> None:
         self.account_id = account_id
         self.token_id = token_id
         self.model = model
         self.tokens = tokens
         """The most that it can use, as far as is known."""
-        self.request_id = request_id
+        self.tick = 0
+        """When it was admitted, on the clock of all gateways."""
         self.held: tuple[Held, ...] | None = None
         """None: not counted, or not any more."""
 
@@ -71,15 +71,23 @@ class Limits:
         """Count the request, or raise TooManyRequests or BadRequest and count nothing."""
         now_ns = self.now_ns()
         applied = self.applied(ticket.account_id, ticket.token_id, ticket.model)
-        worst: tuple[Applied, Refusal] | None = None
         for each in applied:
             check_size(each, ticket.tokens)
-            refusal = self.counter(each.key).refusal(each.bounds, ticket.tokens, now_ns)
-            if refusal is not None and (worst is None or _wait(refusal) > _wait(worst[1])):
-                worst = (each, refusal)
+        worst = self.worst(ticket, applied, now_ns)
         if worst is not None:
-            raise refused(worst[0].key, worst[1])
+            raise refused(applied[worst[0]].key, worst[1])
         self.count(ticket, applied, now_ns)
+
+    def worst(
+        self, ticket: Ticket, applied: tuple[Applied, ...], now_ns: int
+    ) -> tuple[int, Refusal] | None:
+        """The refusal that lasts longest, and whose it is; None if the request may enter."""
+        worst: tuple[int, Refusal] | None = None
+        for index, (key, bounds) in enumerate(applied):
+            refusal = self.counter(key).refusal(bounds, ticket.tokens, now_ns)
+            if refusal is not None and (worst is None or _wait(refusal) > _wait(worst[1])):
+                worst = (index, refusal)
+        return worst
 
     def count(self, ticket: Ticket, applied: tuple[Applied, ...], now_ns: int) -> None:
         """Count the request without asking."""
@@ -89,7 +97,8 @@ class Limits:
         for each in applied:
             counter = self.counter(each.key)
             log = each.bounds.has_rate
-            held.append(Held(counter, counter.enter(ticket.tokens, now_ns, log=log)))
+            entry = counter.enter(ticket.tokens, now_ns, log=log)
+            held.append(Held(each.key, counter, entry))
         ticket.held = tuple(held)
 
     def correct(self, ticket: Ticket, tokens: int) -> None:
@@ -97,19 +106,19 @@ class Limits:
         change = tokens - ticket.tokens
         ticket.tokens = tokens
         if change:
-            for counter, entry in ticket.held or ():
+            for _, counter, entry in ticket.held or ():
                 if entry is not None:
                     counter.add(entry, 0, change)
 
     def leave(self, ticket: Ticket) -> None:
         """The request is over; what it used counts on until its minute is over."""
         held, ticket.held = ticket.held, None
-        for counter, _ in held or ():
+        for _, counter, _ in held or ():
             counter.in_flight -= 1
 
     def undo(self, ticket: Ticket) -> None:
         """The request never happened: it was refused further on."""
-        for counter, entry in ticket.held or ():
+        for _, counter, entry in ticket.held or ():
             if entry is not None:
                 counter.add(entry, -1, -ticket.tokens)
         self.leave(ticket)

@@ -1,0 +1,240 @@
+"""One multiplexed connection to Valkey or Redis, and a subscription. Its absence is normal.
+
+Calls that are ready together travel together; answers come in order, so a call costs one round
+trip and no connection of its own. A server that is silent for `SILENCE_SECONDS_MAX` counts as
+away: what waits fails with Unavailable, and the connection is opened again until it is back.
+The client library is in the extra `cluster`, and imported only if a server is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from inferd.errors import BadRequest, Unavailable
+
+_log = logging.getLogger("inferd.storage")
+
+SILENCE_SECONDS_MAX = 0.5
+CONNECT_SECONDS_MAX = 1.0
+RETRY_SECONDS = 0.2
+_SCHEMES = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
+
+Up = Callable[[], None]
+
+
+def check_url(url: str) -> None:
+    """Raise BadRequest if no server can be at such a URL, or the extra is missing."""
+    if not url.startswith(_SCHEMES):
+        raise BadRequest(f"valkey_url begins with one of {', '.join(_SCHEMES)}.")
+    if importlib.util.find_spec("valkey") is None:
+        raise BadRequest(
+            "valkey_url needs the extra 'cluster', which is not installed: "
+            "pip install 'inferd[cluster]'."
+        )
+
+
+def _pool(url: str) -> Any:
+    # By name: the package is optional, and its types say little.
+    connections = importlib.import_module("valkey.asyncio.connection")
+    plain = url.replace("rediss://", "valkeys://", 1).replace("redis://", "valkey://", 1)
+    return connections.ConnectionPool.from_url(
+        plain, decode_responses=True, socket_connect_timeout=CONNECT_SECONDS_MAX
+    )
+
+
+class Valkey:
+    """The connection. `open` it inside an event loop; `close` it at the end."""
+
+    def __init__(self, url: str, script: str = "") -> None:
+        check_url(url)
+        self._pool = _pool(url)
+        self._script = script
+        self._connection: Any = None
+        self._sha = ""
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._unsent: list[Any] = []
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[tuple[Up, Up]] = []
+
+    @property
+    def is_up(self) -> bool:
+        """True while calls can be made."""
+        return bool(self._sha)
+
+    def watch(self, on_up: Up, on_down: Up) -> None:
+        """Call `on_up` whenever the server can be called again, `on_down` when it cannot.
+
+        What `on_up` calls goes before every other call.
+        """
+        self._listeners.append((on_up, on_down))
+
+    async def open(self) -> None:
+        """Connect, or go on trying; returns after the first try."""
+        first = asyncio.get_running_loop().create_future()
+        # Held by the connection, cancelled and awaited in `close`.
+        self._own(self._stay_connected(first))
+        await first
+
+    async def close(self) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._hang_up()
+
+    def run(self, keys: list[str], *arguments: str | int) -> asyncio.Future[Any]:
+        """Call the script. The future fails with Unavailable while the server is away."""
+        return self._call("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    def publish(self, channel: str, message: str) -> None:
+        """Tell whoever listens now; lost if the server is away."""
+        if self.is_up:
+            self._call("PUBLISH", channel, message).add_done_callback(_seen)
+
+    async def subscribe(self, channel: str, on_message: Callable[[str], Awaitable[None]]) -> None:
+        """Call `on_message` with each message, for ever; connects again when it must."""
+        while True:
+            connection = self._pool.make_connection()
+            with suppress(*_failures()):
+                await connection.connect()
+                await connection.send_command("SUBSCRIBE", channel)
+                while True:
+                    kind, _, message = await connection.read_response()
+                    if kind == "message":
+                        await on_message(message)
+            await connection.disconnect(nowait=True)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _call(self, *command: str | int) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+        if not self._sha:
+            done.set_exception(_away())
+            return done
+        self._waiting.append((done, loop.time()))
+        self._unsent += self._connection.pack_command(*command)
+        self._wake.set()
+        return done
+
+    async def _stay_connected(self, first: asyncio.Future[None]) -> None:
+        told = False
+        while True:
+            try:
+                await self._connect()
+            except _failures() as error:
+                if not told:
+                    _log.warning("Valkey is away: %s", type(error).__name__)
+                told = True
+            else:
+                if told:
+                    _log.warning("Valkey is back")
+                told = False
+                await self._converse(first)
+            await self._hang_up()
+            if not first.done():
+                first.set_result(None)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _connect(self) -> None:
+        connection = self._pool.make_connection()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                await connection.connect()
+                await connection.send_command("SCRIPT", "LOAD", self._script or "return 1")
+                sha = await connection.read_response()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection, self._sha = connection, sha
+
+    async def _converse(self, first: asyncio.Future[None]) -> None:
+        """Until the connection breaks or the server falls silent."""
+        for on_up, _ in self._listeners:
+            on_up()
+        if not first.done():
+            first.set_result(None)
+        loop = asyncio.get_running_loop()
+        parts = [loop.create_task(part()) for part in (self._send, self._read, self._guard)]
+        try:
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+            for ended in await asyncio.gather(*parts, return_exceptions=True):
+                if isinstance(ended, Exception) and not isinstance(ended, _failures()):
+                    _log.error("the conversation with Valkey broke", exc_info=ended)
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            ready, self._unsent = self._unsent, []
+            if ready:
+                await self._connection.send_packed_command(ready, check_health=False)
+
+    async def _read(self) -> None:
+        errors = importlib.import_module("valkey.exceptions")
+        while True:
+            try:
+                answer: Any = await self._connection.read_response(disconnect_on_error=False)
+            except errors.ResponseError as error:
+                answer = error
+            done, _ = self._waiting.popleft()
+            if done.done():
+                continue
+            if isinstance(answer, Exception):
+                _log.error("Valkey refused a call: %s", answer)
+                done.set_exception(_away())
+            else:
+                done.set_result(answer)
+
+    async def _guard(self) -> None:
+        """Ends when the oldest call has waited too long."""
+        loop = asyncio.get_running_loop()
+        silent = False
+        while not silent:
+            await asyncio.sleep(SILENCE_SECONDS_MAX / 5)
+            asked = self._waiting[0][1] if self._waiting else loop.time()
+            silent = loop.time() - asked > SILENCE_SECONDS_MAX
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        was_up, self._sha = bool(self._sha), ""
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+        self._unsent.clear()
+        if was_up:
+            # Before anybody who waits goes on: they must find that it is away.
+            for _, on_down in self._listeners:
+                on_down()
+        while self._waiting:
+            done, _ = self._waiting.popleft()
+            if not done.done():
+                done.set_exception(_away())
+                done.exception()
+
+    def _own(self, work: Any) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    errors = importlib.import_module("valkey.exceptions")
+    return (errors.ValkeyError, OSError, TimeoutError, asyncio.IncompleteReadError)
+
+
+def _away() -> Unavailable:
+    return Unavailable("The limits' server is away.", retry_after_seconds=1)
+
+
+def _seen(done: asyncio.Future[Any]) -> None:
+    """A lost message is told by the poll of the database instead."""
+    if not done.cancelled():
+        done.exception()
