@@ -14,10 +14,13 @@ InferdError
 ├── MethodNotAllowed 405
 ├── FetchTimedOut 408         a URL took too long
 ├── Conflict 409
+│   ├── IdempotencyKeyInUse   the first call of the key runs; carries Retry-After
+│   └── AnswerNotKept         the first call was answered, its answer is gone
 ├── Gone 410                  a form of the contract that is no longer answered
 ├── PayloadTooLarge 413
 ├── UnsupportedMediaType 415
 ├── Unprocessable 422         a value of an account that is wrong
+├── IdempotencyKeyReused 422  the key was used for another request
 ├── TooManyRequests 429       a limit was hit, or the queue is full; carries Retry-After
 ├── EngineFailed 500          the engine broke while it worked
 ├── UpstreamFailed 502        a model server answered with an error
@@ -134,6 +137,18 @@ class Conflict(InferdError):
     status, code, kind = 409, "conflict", "invalid_request_error"
 
 
+class IdempotencyKeyInUse(Conflict):
+    """The first call of this Idempotency-Key has not come to its end."""
+
+    code = "idempotency_key_in_use"
+
+
+class AnswerNotKept(Conflict):
+    """The first call of this Idempotency-Key was answered and billed; its answer is gone."""
+
+    code = "idempotent_answer_not_kept"
+
+
 class Gone(InferdError):
     """A form of the contract that is no longer answered; the message says what to call instead."""
 
@@ -156,6 +171,12 @@ class Unprocessable(InferdError):
     """A value of an account that is wrong, where the contract wants 422 and one sentence."""
 
     status, code, kind = 422, "unprocessable", "invalid_request_error"
+
+
+class IdempotencyKeyReused(InferdError):
+    """The same Idempotency-Key with another request."""
+
+    status, code, kind = 422, "idempotency_key_reused", "invalid_request_error"
 
 
 class TooManyRequests(InferdError):

@@ -7,6 +7,7 @@ client gone. Nothing else settles.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 
 from inferd.access import audit
@@ -20,7 +21,7 @@ from inferd.api.proxies import Proxies
 from inferd.api.routes import NEEDS, Access, RouteTable, shape_of
 from inferd.api.services import Services
 from inferd.api.table import ROUTES
-from inferd.errors import ClientGone, Forbidden, InferdError, Unauthorized
+from inferd.errors import ClientGone, Forbidden, InferdError, Unauthorized, Unavailable
 
 _log = logging.getLogger("inferd.api")
 
@@ -64,11 +65,13 @@ class Application:
             failure = ClientGone("The client left.")
         except Exception as error:  # noqa: BLE001 the request's outermost loop
             _log.exception("request %s failed", exchange.request_id)
-            failure = InferdError("Something broke inside inferd.", detail=repr(error))
+            failure = _broken(error)
             await self._refuse(exchange, failure)
         finally:
             exchange.close()
             await self._settle(exchange)
+            if exchange.recorder is not None:
+                await exchange.recorder.close()
             for path in exchange.files:
                 path.unlink(missing_ok=True)
             self._finish(exchange, failure, began_seconds)
@@ -122,7 +125,7 @@ class Application:
         return await self._services.sessions.authenticate(secret)
 
     async def _refuse(self, exchange: Exchange, error: InferdError) -> None:
-        if isinstance(error, ClientGone) or exchange.gone:
+        if isinstance(error, ClientGone) or (exchange.gone and exchange.recorder is None):
             return
         if exchange.status:
             # The status line is out; closing without an end is all that can still be said.
@@ -154,6 +157,12 @@ class Application:
         status = 499 if exchange.gone else exchange.status
         self._services.metrics.responded(exchange.route, status)
         self._request_log.write(exchange, failure, began_seconds)
+
+
+def _broken(error: Exception) -> InferdError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable("The server's disk is full.", retry_after_seconds=30)
+    return InferdError("Something broke inside inferd.", detail=repr(error))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from inferd import ids
 from inferd.access.caller import Caller
@@ -18,6 +18,7 @@ from inferd.access.in_flight_bytes import Holding
 from inferd.admission.work import Work
 from inferd.api.body import gunzip
 from inferd.api.errors import Shape
+from inferd.api.fingerprint import fingerprint
 from inferd.errors import (
     BadRequest,
     ClientGone,
@@ -37,8 +38,38 @@ LINGER_BYTES_MAX = 64 * 1024 * 1024
 _ALWAYS = ((b"x-content-type-options", b"nosniff"),)
 
 
+class Recording(Protocol):
+    """Sees an answer before it is sent, and stores it before its last byte."""
+
+    @property
+    def paid(self) -> bool:
+        """The call was billed before: computing it again costs nothing."""
+        ...
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Status and headers."""
+        ...
+
+    def add(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        ...
+
+    async def keep(self, work: Work | None) -> None:
+        """That was all of it."""
+        ...
+
+    async def close(self) -> None:
+        """The call is over, with an end or without."""
+        ...
+
+
 class Exchange:
     """A request being answered."""
+
+    fingerprint: bytes = b""
+    """Of a request with an Idempotency-Key, once its body is read."""
+    recorder: Recording | None = None
+    """Stores the answer of a call with a key."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.request_id = ids.request_id()
@@ -99,11 +130,14 @@ class Exchange:
                 raw = await self._read(bytes_max, holding)
         except TimeoutError:
             raise BadRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
-        if encoding != b"gzip":
-            return raw
-        unpacked = gunzip(raw, bytes_max=bytes_max)
-        holding.grow_to(len(unpacked))
-        return unpacked
+        if encoding == b"gzip":
+            raw = gunzip(raw, bytes_max=bytes_max)
+            holding.grow_to(len(raw))
+        if b"idempotency-key" in self.headers:
+            asked = f"{self.method} {self.path}?{self.query.decode('latin-1')}"
+            kind = self.headers.get(b"content-type", b"")
+            self.fingerprint = await fingerprint(asked, kind, raw)
+        return raw
 
     async def _read(self, bytes_max: int, holding: Holding) -> bytes:
         first, rest = b"", bytearray()
@@ -137,7 +171,11 @@ class Exchange:
     async def _wait_gone(self, task: asyncio.Task[Any]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.leave(task)
+        if self.recorder is None:
+            self.leave(task)
+        else:
+            # He may come back for the answer.
+            self.gone = True
 
     def leave(self, task: asyncio.Task[Any]) -> None:
         """Treat the client as gone: it closed, or it has stopped reading."""
@@ -154,6 +192,8 @@ class Exchange:
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send status and headers."""
         self.status = status
+        if self.recorder is not None:
+            self.recorder.begin(status, headers)
         own = [(b"x-request-id", self.request_id.encode())]
         if self.shape == "anthropic":
             # The name that Anthropic's clients read.
@@ -168,10 +208,15 @@ class Exchange:
 
     async def write(self, chunk: bytes) -> None:
         """Send a piece of the body. Waits while the client does not read."""
+        if self.recorder is not None:
+            self.recorder.add(chunk)
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last piece."""
+        if self.recorder is not None:
+            self.recorder.add(chunk)
+            await self.recorder.keep(self.work)
         # Servers report a complete answer as a disconnect; that is not a client that left.
         self.close()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})

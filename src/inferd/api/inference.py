@@ -16,6 +16,7 @@ import msgspec
 from inferd.admission.work import Order, Work
 from inferd.api.body import check_media_type, decode
 from inferd.api.exchange import Exchange
+from inferd.api.idempotency import paid
 from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
@@ -130,8 +131,10 @@ async def run(exchange: Exchange, services: Services, *attempts: Attempt) -> Non
 
     A later attempt is made only if the one before was turned away with 429 before any output.
     """
-    exchange.watch()
     first = attempts[0]
+    if await services.idempotency.replayed(exchange, first.order.card.name):
+        return
+    exchange.watch()
     if not first.order.streamed:
         await _try_all(exchange, services, attempts, None)
         return
@@ -170,7 +173,7 @@ async def _try_all(
 async def _try(
     exchange: Exchange, services: Services, attempt: Attempt, stream: EventStream | None
 ) -> None:
-    work = exchange.work = await services.gate.admit(exchange.caller, attempt.order)
+    work = exchange.work = await services.gate.admit(exchange.caller, paid(exchange, attempt.order))
     if stream is None:
         await _plain(exchange, work, attempt.answer)
     else:

@@ -22,6 +22,7 @@ from inferd.access.teams import Teams
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.api.address import Network
+from inferd.api.idempotency import IdempotencyKeys
 from inferd.api.live import Live
 from inferd.api.metrics import Metrics
 from inferd.api.proxies import ProxyHeader
@@ -116,6 +117,7 @@ class Services:
     live: Live = field(init=False)
     blobs: Blobs = field(init=False)
     videos: VideoJobs = field(init=False)
+    idempotency: IdempotencyKeys = field(init=False)
 
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
@@ -131,6 +133,8 @@ class Services:
         object.__setattr__(self, "blobs", blobs)
         videos = VideoJobs(self.database, self.gate, blobs, self.clock)
         object.__setattr__(self, "videos", videos)
+        keys = IdempotencyKeys(self.database, self.ledger, self.clock)
+        object.__setattr__(self, "idempotency", keys)
 
     def _set_up_sign_in(self) -> None:
         options = self.options

@@ -18,6 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 from inferd.admission.work import Dialect, Order, Work
 from inferd.api.exchange import Exchange
 from inferd.api.generation import service_tier
+from inferd.api.idempotency import paid
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
 from inferd.api.tag import tag_of
@@ -88,8 +89,10 @@ async def answer(
     exchange: Exchange, services: Services, order: Order, teller: Teller, manner: Manner = "whole"
 ) -> None:
     """Admit, compute, answer. The exchange's owner settles whatever did not come to its end."""
+    if await services.idempotency.replayed(exchange, order.card.name):
+        return
     exchange.watch()
-    work = exchange.work = await services.gate.admit(exchange.caller, order)
+    work = exchange.work = await services.gate.admit(exchange.caller, paid(exchange, order))
     if manner == "whole":
         await _whole(exchange, work, teller)
     elif manner == "events":

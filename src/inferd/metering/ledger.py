@@ -67,6 +67,11 @@ class Ledger:
         """False while usage cannot be recorded; then nothing may be served."""
         return self._writer.healthy
 
+    @property
+    def behind(self) -> bool:
+        """True while the journal holds entries that the database does not have."""
+        return self._writer.behind
+
     async def start(self) -> None:
         """Replay the journal, release what a dead process of this gateway held."""
         self._writer.start()

@@ -82,6 +82,8 @@ async def create_video(exchange: Exchange, services: Services) -> None:
         style=body.style or "",
         image=await door.take(first, "image", "image_url") if first else None,
     )
+    if await services.idempotency.replayed(exchange, card.name):
+        return
     order = single.order(exchange, card, request, "openai", tier=body.service_tier)
     row = await services.videos.submit(exchange.caller, order)
     await exchange.respond(200, msgspec.json.encode(_job(row, exchange)))
