@@ -146,7 +146,9 @@ async def test_who_set_a_price_is_written_down(gate: Gateway) -> None:
 
 def priced(name: str, task: TaskName, **quoted: str) -> ModelCard:
     options = {"default_width": 512, "default_height": 512, "steps": 4}
-    return echo_card(f"t/{name}", task=task, price=msgspec.convert(quoted, CardPrice), options=options)
+    return echo_card(
+        f"t/{name}", task=task, price=msgspec.convert(quoted, CardPrice), options=options
+    )
 
 
 VARIANTS: list[tuple[ModelCard, str, str, float]] = [

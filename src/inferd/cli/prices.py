@@ -107,8 +107,8 @@ def _price(price: dict[str, Any]) -> str:
     for line in price["lines"]:
         per_million = line["unit"].endswith(("_tokens", "_characters"))
         amount = line["usd_per_million"] if per_million else line["usd"]
-        unit = line["unit"].replace("_", " ")
-        told.append(f"${amount} per {'million ' if per_million else ''}{unit}")
+        unit = line["unit"].removesuffix("_tokens").removesuffix("s").replace("_", " ")
+        told.append(f"${amount}/{'M ' if per_million else ''}{unit}")
     for name in ("priority", "flex"):
         if price[name] is not None:
             told.append(f"{name} ×{price[name]}")

@@ -65,7 +65,9 @@ def usage(  # noqa: PLR0913 what to sum, of what, and how to show it
 
 
 def _write_csv(by: str, rows: list[dict[str, Any]]) -> None:
-    columns = [name for name in (rows[0] if rows else {"key": ""}) if name != "cost_usd"]
+    from inferd.api.manage.usage import UsageRow
+
+    columns = [name for name in UsageRow.__struct_fields__ if name != "cost_usd"]
     titles = [by if name == "key" else name for name in columns]
     sys.stdout.buffer.write(csv_text(titles, ([row[name] for name in columns] for row in rows)))
 
