@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from inferd.cli import audit, backup, doctor, keys, limits, models, run, serve, tokens, usage
+from inferd.cli import (
+    accounts,
+    audit,
+    backup,
+    credit,
+    doctor,
+    keys,
+    limits,
+    models,
+    prices,
+    run,
+    serve,
+    tokens,
+    usage,
+)
 from inferd.errors import InferdError
 
 app = typer.Typer(
@@ -23,9 +37,12 @@ app.command("audit", help="Who did what, newest first.")(audit.audit)
 app.command("backup", help="Save everything but the models in one file.")(backup.backup)
 app.command("restore", help="Put a backup into the data directory.")(backup.restore)
 app.command("version", help="Print the version.")(serve.version)
+app.add_typer(accounts.app, name="account", help="Make, suspend, delete accounts; grant credit.")
+accounts.app.command("credit")(credit.credit)
 app.add_typer(keys.app, name="keys", help="Replace the installation's key.")
 app.add_typer(limits.app, name="limits", help="How much accounts, tokens and models may do.")
 app.add_typer(models.app, name="models", help="List, show, pull and remove models.")
+app.add_typer(prices.app, name="prices", help="What models cost; set it, now or for later.")
 app.add_typer(tokens.app, name="token", help="Create, list and revoke API tokens.")
 app.add_typer(usage.app, name="usage", help="Usage and cost; `usage verify` checks the ledger.")
 

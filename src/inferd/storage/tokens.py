@@ -123,6 +123,12 @@ async def by_id(
     return None if found is None else _row(found)
 
 
+async def account_of(connection: AsyncConnection, token_id: str) -> str | None:
+    """The account of a live token."""
+    query = select(tokens.c.account_id).where(tokens.c.id == token_id, _LIVE)
+    return (await connection.execute(query)).scalar()
+
+
 async def revoke(
     connection: AsyncConnection,
     account_id: str,

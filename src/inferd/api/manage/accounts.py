@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from inferd.access import audit
 from inferd.access.scopes import scopes_of
 from inferd.access.tokens import DEFAULT_TOKEN, TokenWish
 from inferd.api import inference
@@ -16,7 +17,9 @@ from inferd.api.manage.me import DisplayName, Email, Short
 from inferd.api.manage.tokens import TokenIn, TokenOut, add_token, check_scopes, token_out, wish_of
 from inferd.api.routes import Route
 from inferd.api.services import Services
+from inferd.errors import NotFound
 from inferd.money import usd
+from inferd.storage import tokens
 from inferd.storage.rows import AccountRow
 
 
@@ -124,6 +127,24 @@ async def create_account_token(exchange: Exchange, services: Services) -> None:
     await exchange.respond(200, msgspec.json.encode(token_out(token, secret)))
 
 
+async def list_account_tokens(exchange: Exchange, services: Services) -> None:
+    """GET /v1/admin/accounts/{uid}/tokens."""
+    row = await services.accounts.get(exchange.rest)
+    found = await services.tokens.list(row.id)
+    await exchange.respond(200, msgspec.json.encode([token_out(one, None) for one in found]))
+
+
+async def revoke_any_token(exchange: Exchange, services: Services) -> None:
+    """DELETE /v1/admin/tokens/{token_id}."""
+    async with services.changes.writing() as change:
+        account_id = await tokens.account_of(change.connection, exchange.rest)
+        if account_id is None:
+            raise NotFound("No such token.")
+        await services.tokens.revoke_in(change, account_id, exchange.rest)
+        await audit.write(change.connection, exchange.caller, "token.revoke", exchange.rest)
+    await exchange.respond(200, b"{}")
+
+
 def _out(row: AccountRow) -> AccountOut:
     created = datetime.fromtimestamp(row.created_unix_ns / 1e9, UTC)
     return AccountOut(
@@ -142,6 +163,7 @@ def account_routes() -> list[Route]:
     access, shape = "admin", "native"
     made, end = "A new account and its first token", "Delete an account and its tokens"
     make, stop = "A token of an account", "Let an account spend nothing"
+    any_token = "Revoke a token of any account, at once"
     suspend, lift, keys = f"{one}/suspend", f"{one}/unsuspend", f"{one}/tokens"
     return [
         Route("GET", at, list_accounts, access, shape, "All accounts", gives=AccountList),
@@ -150,5 +172,7 @@ def account_routes() -> list[Route]:
         Route("DELETE", one, delete_account, access, shape, end),
         Route("POST", suspend, suspend_account, access, shape, stop, SuspensionIn),
         Route("POST", lift, unsuspend_account, access, shape, "Let it spend again"),
+        Route("GET", keys, list_account_tokens, access, shape, "Tokens of an account, masked"),
+        Route("DELETE", "/v1/admin/tokens/{rest}", revoke_any_token, access, shape, any_token),
         Route("POST", keys, create_account_token, access, shape, make, TokenIn, TokenOut),
     ]
