@@ -7,7 +7,7 @@ import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inferd.errors import Unavailable
 from inferd.storage import postgres
@@ -56,16 +56,29 @@ def _is_current(name: str, version: str | None) -> bool:
 def _migrate_sqlite(path: Path) -> None:
     if _is_current(path.name, _sqlite_version(path)):
         return
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, event
 
     # SQLite gives its other files the mode of this one.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     engine = create_engine(f"sqlite:///{path}")
+    # The driver would commit before each change of a table: a migration that is interrupted must
+    # leave the file as it was.
+    event.listen(engine, "connect", _no_commits_of_its_own)
+    event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
             _upgrade(connection)
     finally:
         engine.dispose()
+
+
+# The driver's connection.
+def _no_commits_of_its_own(connection: Any, _: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _sqlite_version(path: Path) -> str | None:
