@@ -82,7 +82,9 @@ async def test_a_second_server_on_the_same_data_is_refused(data_dir: Path) -> No
     [
         ({"prot": 1}, "INFERD_PROT is not a setting. Did you mean INFERD_PORT"),
         ({"port": 70_000}, "INFERD_PORT"),
-        ({"valkey_url": "valkey://x"}, "valkey_url is not supported yet"),
+        ({"valkey_url": "http://x"}, "valkey_url: expected"),
+        ({"workers": 2}, "workers: several gateways need PostgreSQL"),
+        ({"workers": 2, "database_url": "postgresql://x/y"}, "set valkey_url"),
         ({"bootstrap_token": "short"}, "32 characters"),
     ],
 )

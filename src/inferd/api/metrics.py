@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from inferd.api.merged_metrics import merged
 from inferd.serving.routing import Routing
 from inferd.storage.rows import EntryRow
 
@@ -32,6 +33,8 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()
         self._registry = registry = CollectorRegistry()
+        self._shared = CollectorRegistry()
+        """What all gateways of a machine have in common."""
         self.requests = Counter(
             "inferd_requests",
             "Settled requests.",
@@ -70,7 +73,7 @@ class Metrics:
 
     def watch(self, router: Routing) -> None:
         """Show the router's state at each scrape."""
-        self._registry.register(_RouterCollector(router))
+        self._shared.register(_RouterCollector(router))
 
     def settled(self, entry: EntryRow) -> None:
         """Count one settled request."""
@@ -87,8 +90,15 @@ class Metrics:
             child = self._children[key] = self._responses.labels(*key)
         child.inc()
 
-    def render(self) -> bytes:
-        """The text exposition format."""
+    def render(self, router: Routing) -> bytes:
+        """The text exposition format, of all gateways of this machine."""
+        own = self.render_own()
+        if router.index is not None:
+            own = merged({**router.others, router.index: own})
+        return own + generate_latest(self._shared)
+
+    def render_own(self) -> bytes:
+        """What this process counted."""
         return generate_latest(self._registry)
 
 

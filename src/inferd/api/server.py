@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 
 import uvicorn
@@ -18,12 +19,17 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common load balancers, so that they close first."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises Unavailable if it cannot be had."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises Unavailable if it cannot be had.
+
+    `shared`: other sockets of ours may have the same address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(2048)
     except OSError as error:
@@ -32,6 +38,30 @@ def listen(host: str, port: int) -> socket.socket:
         raise Unavailable(sentence) from error
     listener.settimeout(0)
     return listener
+
+
+def listeners(host: str, port: int, count: int) -> list[socket.socket]:
+    """A listening socket of one address for each of several processes. Raises Unavailable.
+
+    The kernel deals new connections out evenly. They wait in their socket while its process is
+    started again, so whoever starts it keeps the socket.
+    """
+    first = listen(host, port)
+    if not sys.platform.startswith("linux"):
+        # Elsewhere one socket gets all: let all processes accept from that one.
+        return [first, *(first.dup() for _ in range(count - 1))]
+    # The first one has shown that nobody else is there, whom sharing the port would hide.
+    port = first.getsockname()[1]
+    first.close()
+    made: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            made.append(listen(host, port, shared=True))
+    except Unavailable:
+        for listener in made:
+            listener.close()
+        raise
+    return made
 
 
 class OwnServer(uvicorn.Server):

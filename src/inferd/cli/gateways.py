@@ -26,8 +26,6 @@ class Seat(msgspec.Struct, frozen=True):
 
     index: int
     router: RemoteRouter
-    local_secret: str
-    """The admin credential of this machine's command line."""
 
 
 def gateway_name(root: Path, index: int) -> str:

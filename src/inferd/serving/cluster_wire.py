@@ -36,6 +36,10 @@ class Boot(msgspec.Struct, frozen=True, array_like=True, tag="boot"):
 class Up(msgspec.Struct, frozen=True, array_like=True, tag="up"):
     """The gateway takes connections."""
 
+    admin_secret: str | None
+    """Of the token that was made because this is the installation's first start."""
+    admin_password: str | None
+
 
 class Broken(msgspec.Struct, frozen=True, array_like=True, tag="broken"):
     """The gateway cannot start, and this is why."""

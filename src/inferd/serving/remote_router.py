@@ -51,6 +51,7 @@ class RemoteRouter:
         """`on_lost`: the supervisor is gone, and with it every replica."""
         self.port = Port(ToGateway, self._on_message, self._on_lost)
         self.booted: asyncio.Future[Boot] = asyncio.get_running_loop().create_future()
+        self.index: int | None = None
         self.others: dict[int, bytes] = {}
         """What the other gateways counted at the last look, by index."""
         self._clock = clock
@@ -246,7 +247,7 @@ class RemoteRouter:
                 if shown := self._looking.get(number):
                     _resolve(shown, message)
             case Boot():
-                self._memory_bytes = message.memory_bytes
+                self.index, self._memory_bytes = message.index, message.memory_bytes
                 self.booted.set_result(message)
             case _:
                 raise AssertionError("the decoder lets nothing else through")

@@ -143,6 +143,10 @@ class Router:
         )
 
     @property
+    def index(self) -> None:
+        """The gateway is the only one here."""
+
+    @property
     def others(self) -> dict[int, bytes]:
         """There are no other gateways here whose metrics could be shown."""
         return {}

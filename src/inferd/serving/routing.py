@@ -16,6 +16,11 @@ class Routing(Protocol):
     """Grants slots and runs requests in them."""
 
     @property
+    def index(self) -> int | None:
+        """Which of this machine's gateways this is; None: the only one."""
+        ...
+
+    @property
     def others(self) -> Mapping[int, bytes]:
         """What the other gateways of this machine counted at the last `refresh`, by index."""
         ...

@@ -75,7 +75,7 @@ class SlotServer:
 
     async def counted(self, by: int) -> dict[int, bytes]:
         """What the other gateways count."""
-        others = {i: desk for i, desk in self.desks.items() if i != by and desk.up.is_set()}
+        others = {i: desk for i, desk in self.desks.items() if i != by and desk.up is not None}
         counts = {index: desk.count() for index, desk in others.items()}
         if counts:
             await asyncio.wait(counts.values(), timeout=COUNT_SECONDS_MAX)
@@ -119,8 +119,10 @@ class Desk:
 
     def __init__(self, server: SlotServer, index: int) -> None:
         self.port = Port(ToSupervisor, self._on_message, self._on_lost)
-        self.up = asyncio.Event()
-        """The gateway takes connections."""
+        self.up: Up | None = None
+        """What the gateway said when it began to take connections."""
+        self.began = asyncio.Event()
+        """It is up, broken or gone."""
         self.broken: str | None = None
         """Why it cannot start."""
         self._server = server
@@ -154,10 +156,15 @@ class Desk:
                 self._server.own(self._show(message))
             case Counted(number, text):
                 self._has_counted(number, text)
-            case Up():
-                self.up.set()
-            case Broken(sentence):
-                self.broken = sentence
+            case Up() | Broken():
+                self._has_begun(message)
+
+    def _has_begun(self, message: Up | Broken) -> None:
+        if isinstance(message, Up):
+            self.up = message
+        else:
+            self.broken = message.sentence
+        self.began.set()
 
     def _has_counted(self, number: int, text: bytes) -> None:
         if (told := self._counts.get(number)) and not told.done():
@@ -222,6 +229,7 @@ class Desk:
 
     def _on_lost(self) -> None:
         """The gateway is gone: whatever it asked for or held is free."""
+        self.began.set()
         for asking in self._asking.values():
             asking.cancel()
         for request_id in list(self._held):

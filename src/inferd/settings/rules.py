@@ -38,6 +38,10 @@ def _stores(settings: Settings) -> Iterator[str]:
         yield "database_url: expected postgresql://USER:PASSWORD@HOST/NAME or sqlite:///PATH."
     if settings.valkey_url and not settings.valkey_url.startswith(_VALKEY_SCHEMES):
         yield f"valkey_url: expected one of {', '.join(_VALKEY_SCHEMES)}."
+    if settings.workers > 1 and not settings.is_clustered:
+        yield "workers: several gateways need PostgreSQL (database_url); SQLite has one writer."
+    elif settings.workers > 1 and not settings.valkey_url:
+        yield "workers: several gateways count limits together on Valkey: set valkey_url."
 
 
 def _tls(settings: Settings) -> Iterator[str]:

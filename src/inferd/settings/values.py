@@ -47,6 +47,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "gateways share of limits and revocations. Empty: one gateway."
         ),
     ] = ""
+    workers: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=256,
+            description="Gateway processes on this machine, over one set of replicas; more than "
+            "one needs database_url with PostgreSQL, and valkey_url.",
+        ),
+    ] = 1
     power_safe: Annotated[
         bool,
         Meta(description="Sync every commit to the disk: safe against power loss too, slower."),

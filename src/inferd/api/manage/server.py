@@ -52,11 +52,13 @@ async def health(exchange: Exchange, services: Services) -> None:
 async def metrics(exchange: Exchange, services: Services) -> None:
     """Prometheus' text format."""
     kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-    await exchange.respond(200, services.metrics.render(), [kind])
+    await services.router.refresh(metrics=True)
+    await exchange.respond(200, services.metrics.render(services.router), [kind])
 
 
 async def status(exchange: Exchange, services: Services) -> None:
     """Replicas and queues."""
+    await services.router.refresh()
     snapshot = services.router.snapshot()
     models = [
         ModelState(
