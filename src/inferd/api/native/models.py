@@ -9,10 +9,15 @@ import msgspec
 
 from inferd.api.exchange import Exchange
 from inferd.api.native.pricing import AnyPricing, pricing_of
-from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
-from inferd.api.openai.chat import ChatIn
-from inferd.api.openai.chat_answer import ChatOut
-from inferd.api.openai.completions import CompletionIn, CompletionOut
+from inferd.api.native.task_docs import (
+    TASK_DOCS,
+    answer,
+    command,
+    curl,
+    fields,
+    schema,
+    variants,
+)
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import NotFound
@@ -29,7 +34,8 @@ class ModelOut(msgspec.Struct, frozen=True, kw_only=True):
     cover_img_url: str = ""
     tags: list[str]
     pricing: AnyPricing
-    max_tokens: int
+    max_tokens: int | None
+    """Prompt and output together; None where a task has no tokens."""
     replaced_by: str | None = None
     deprecated: int | None = None
     """Unix seconds."""
@@ -54,10 +60,11 @@ class ModelDetails(ModelOut, frozen=True, kw_only=True):
     txt_docs: str
     out_example: str
     out_docs: str
-    in_schema: dict[str, Any]
-    out_schema: dict[str, Any]
+    in_schema: dict[str, Any] | None
+    out_schema: dict[str, Any] | None
+    in_fields: list[dict[str, Any]]
     schemas: list[dict[str, str]]
-    max_output_tokens: int
+    max_output_tokens: int | None
 
 
 def _model_out(card: ModelCard, price: Price) -> ModelOut:
@@ -68,7 +75,7 @@ def _model_out(card: ModelCard, price: Price) -> ModelOut:
         description=card.summary,
         tags=list(card.tags),
         pricing=pricing_of(card, price),
-        max_tokens=card.context_length,
+        max_tokens=card.context_length or None,
         create_ts=card.created_unix,
         replaced_by=card.replaced_by,
         deprecated=card.deprecated_unix,
@@ -77,42 +84,31 @@ def _model_out(card: ModelCard, price: Price) -> ModelOut:
 
 def _details(card: ModelCard, price: Price, base_url: str) -> ModelDetails:
     listed = {name: getattr(_model_out(card, price), name) for name in ModelOut.__struct_fields__}
-    curl = (
-        f'curl "{base_url}/v1/inference/{card.name}" '
-        '-H "Authorization: Bearer $INFERD_TOKEN" -H "Content-Type: application/json" '
-        '-d \'{"input": "I have this dream"}\''
-    )
-    example = (
-        '{"results": [{"generated_text": " about a day"}], "num_tokens": 4, "num_input_tokens": 4}'
-    )
+    takes, gives, _ = TASK_DOCS[card.task].native
+    at = f"{base_url}/models/{card.name}/schema"
     return ModelDetails(
         **listed,
         version=card.version(),
         owner=card.name.partition("/")[0],
         licence=card.licence,
-        curl_inv=curl,
-        cmdline_inv=f'inferd run {card.name} "I have this dream"',
+        curl_inv=curl(card, base_url),
+        cmdline_inv=command(card),
         txt_docs=card.summary,
-        out_example=example,
-        out_docs="`results` holds the continuations, without the prompt.",
-        in_schema=_schema(TextGenerationIn),
-        out_schema=_schema(TextGenerationOut),
-        schemas=[
-            {"key": key, "url": f"{base_url}/models/{card.name}/schema/{key}"} for key in SCHEMAS
-        ],
-        max_output_tokens=card.context_length,
+        out_example=answer(card),
+        out_docs=TASK_DOCS[card.task].words,
+        in_schema=schema(takes),
+        out_schema=schema(gives),
+        in_fields=fields(takes),
+        schemas=[{"key": key, "url": f"{at}/{key}"} for key in variants(card)],
+        max_output_tokens=card.context_length if card.task == "text-generation" else None,
     )
-
-
-def _schema(struct: type) -> dict[str, Any]:
-    return msgspec.json.schema(struct)
 
 
 class Variant(msgspec.Struct, frozen=True):
     """The schemas of one way to call a model."""
 
     variant: dict[str, str]
-    schema_in: dict[str, Any]
+    schema_in: dict[str, Any] | None
     schema_out: dict[str, Any] | None
     schema_stream: dict[str, Any] | None = None
     fields_in: list[dict[str, Any]] = []
@@ -126,14 +122,6 @@ class Version(msgspec.Struct, frozen=True):
     uploaded_at: str
 
 
-SCHEMAS: dict[str, tuple[type, type]] = {
-    "default": (TextGenerationIn, TextGenerationOut),
-    "openai-chat-completions": (ChatIn, ChatOut),
-    "openai-completions": (CompletionIn, CompletionOut),
-}
-"""Variant → what goes in and what comes out."""
-
-
 async def _versions(exchange: Exchange, card: ModelCard) -> None:
     released = datetime.fromtimestamp(card.created_unix, UTC).isoformat()
     body = [Version(card.name, card.version(), released)]
@@ -141,11 +129,17 @@ async def _versions(exchange: Exchange, card: ModelCard) -> None:
 
 
 async def _variant(exchange: Exchange, card: ModelCard, base_url: str, key: str) -> None:
-    if key not in SCHEMAS:
-        raise NotFound(f"There is no schema {key[:64]!r}; there are {', '.join(SCHEMAS)}.")
-    takes, gives = SCHEMAS[key]
-    url = f"{base_url}/models/{card.name}/schema/{key}"
-    body = Variant({"key": key, "url": url}, _schema(takes), _schema(gives))
+    known = variants(card)
+    if key not in known:
+        raise NotFound(f"There is no schema {key[:64]!r}; there are {', '.join(known)}.")
+    takes, gives, streams = known[key]
+    body = Variant(
+        {"key": key, "url": f"{base_url}/models/{card.name}/schema/{key}"},
+        schema(takes),
+        schema(gives),
+        schema(streams),
+        fields(takes),
+    )
     await exchange.respond(200, msgspec.json.encode(body))
 
 

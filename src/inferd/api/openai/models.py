@@ -12,6 +12,7 @@ from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.metering.prices import ONE, Price
 from inferd.money import UNITS_PER_RATE, usd
+from inferd.tasks.base import TaskName
 from inferd.tasks.text_to_image import UNIT_PIXELS
 
 
@@ -34,8 +35,9 @@ class Metadata(msgspec.Struct, frozen=True):
     """What `filter=with_meta` adds."""
 
     description: str
-    context_length: int
-    max_tokens: int
+    context_length: int | None
+    """None where a task has no tokens."""
+    max_tokens: int | None
     pricing: Pricing
     tags: list[str]
     discount: float | None = None
@@ -73,15 +75,32 @@ def _metadata(card: ModelCard, price: Price) -> Metadata:
     picture = default_picture(card) if price.billed_unit == "image_units" else (None, None, None)
     return Metadata(
         description=card.summary,
-        context_length=card.context_length,
-        max_tokens=card.context_length,
+        context_length=card.context_length or None,
+        max_tokens=card.context_length or None,
         pricing=_pricing(card, price),
-        tags=[*(["chat"] if card.task == "text-generation" else []), *card.tags],
+        tags=_tags(card),
         discount=price.discount / ONE if price.discount else None,
         default_width=picture[0],
         default_height=picture[1],
         default_iterations=picture[2],
     )
+
+
+SURFACES: dict[TaskName, str] = {
+    "text-generation": "chat",
+    "embeddings": "embed",
+    "text-to-image": "image-gen",
+    "text-to-video": "video-gen",
+    "text-to-speech": "tts",
+    "automatic-speech-recognition": "stt",
+}
+"""DeepInfra's word for what a model is for; chats with pictures are `vlm`."""
+
+
+def _tags(card: ModelCard) -> list[str]:
+    """The one surface first, then what the card says."""
+    surface = "vlm" if card.modalities else SURFACES.get(card.task)
+    return list(dict.fromkeys([*([surface] if surface else []), *card.tags]))
 
 
 def _pricing(card: ModelCard, price: Price) -> Pricing:
