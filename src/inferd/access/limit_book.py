@@ -78,10 +78,8 @@ class LimitBook:
         """
         async with self._changes.writing() as change:
             row = await _placed(change, row)
-            if not caller.may(ADMIN) and (
-                row.account_id != caller.account_id or row.token_id is None
-            ):
-                raise Forbidden("Only limits of the account's own tokens can be set.")
+            if not caller.may(ADMIN):
+                _check_own(caller, row)
             await self._write(change, caller, row)
         return row
 
@@ -140,6 +138,14 @@ class LimitBook:
 
     async def _changed(self, _: str | None) -> None:
         await self.load()
+
+
+def _check_own(caller: Caller, row: LimitRow) -> None:
+    """Of what is somebody else's he is told no more than of what does not exist."""
+    if row.account_id not in (None, EACH, caller.account_id):
+        raise NotFound("No such account." if row.token_id in (None, EACH) else "No such token.")
+    if row.account_id != caller.account_id or row.token_id is None:
+        raise Forbidden("Only limits of the account's own tokens can be set.")
 
 
 async def _placed(change: Change, row: LimitRow) -> LimitRow:
