@@ -139,7 +139,7 @@ class Crew:
             raise
         finally:
             theirs.close()
-        desk = self._slots.open(index)
+        desk = self._slots.open(index, self._processes[index].pid)
         ours.setblocking(False)  # noqa: FBT003 the standard library's signature
         await asyncio.get_running_loop().create_unix_connection(lambda: desk.port, sock=ours)
         desk.port.send(

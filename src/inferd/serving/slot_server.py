@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 
+import msgspec
+
 from inferd.catalog.catalog import Catalog
 from inferd.errors import InferdError
 from inferd.serving.cluster_wire import (
@@ -31,6 +33,7 @@ from inferd.serving.deployment import Ask
 from inferd.serving.local import LocalReplica
 from inferd.serving.replica import Flight, Stage
 from inferd.serving.router import Router, Slot
+from inferd.serving.snapshot import GatewaySnapshot, RouterSnapshot
 from inferd.serving.wire import Port
 
 COUNT_SECONDS_MAX = 2.0
@@ -50,9 +53,9 @@ class SlotServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, str] = {}
 
-    def open(self, index: int) -> Desk:
+    def open(self, index: int, pid: int) -> Desk:
         """A desk for a gateway that starts. Its port is for a connection to that gateway."""
-        desk = self.desks[index] = Desk(self, index)
+        desk = self.desks[index] = Desk(self, index, pid)
         return desk
 
     def own(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
@@ -80,6 +83,15 @@ class SlotServer:
         if counts:
             await asyncio.wait(counts.values(), timeout=COUNT_SECONDS_MAX)
         return {i: c.result() for i, c in counts.items() if c.done() and not c.cancelled()}
+
+    def snapshot(self) -> RouterSnapshot:
+        """The router's, with the gateways that are up."""
+        up = [
+            GatewaySnapshot(index, desk.pid, desk.holds)
+            for index, desk in sorted(self.desks.items())
+            if desk.up is not None
+        ]
+        return msgspec.structs.replace(self.router.snapshot(), gateways=tuple(up))
 
     async def close(self) -> None:
         """Cancel what waits."""
@@ -117,7 +129,8 @@ class _TellingFlight(Flight):
 class Desk:
     """One gateway's connection, and what it waits for and holds."""
 
-    def __init__(self, server: SlotServer, index: int) -> None:
+    def __init__(self, server: SlotServer, index: int, pid: int) -> None:
+        self.pid = pid
         self.port = Port(ToSupervisor, self._on_message, self._on_lost)
         self.up: Up | None = None
         """What the gateway said when it began to take connections."""
@@ -225,7 +238,7 @@ class Desk:
 
     async def _show(self, message: Look) -> None:
         metrics = await self._server.counted(self._index) if message.metrics else {}
-        self.port.send(Shown(message.number, self._server.router.snapshot(), metrics))
+        self.port.send(Shown(message.number, self._server.snapshot(), metrics))
 
     def _on_lost(self) -> None:
         """The gateway is gone: whatever it asked for or held is free."""

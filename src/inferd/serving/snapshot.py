@@ -21,6 +21,15 @@ class ModelSnapshot(msgspec.Struct, frozen=True):
     pid: int | None
 
 
+class GatewaySnapshot(msgspec.Struct, frozen=True):
+    """One of several gateways of this machine."""
+
+    index: int
+    pid: int
+    in_flight: int
+    """Requests that have a slot or wait for one."""
+
+
 class RouterSnapshot(msgspec.Struct, frozen=True):
     """All of them, and totals since start."""
 
@@ -28,6 +37,8 @@ class RouterSnapshot(msgspec.Struct, frozen=True):
     loads: int
     evictions: int
     deaths: int
+    gateways: tuple[GatewaySnapshot, ...] = ()
+    """Empty if there is one alone."""
 
 
 def model_snapshot(deployment: Deployment) -> ModelSnapshot:

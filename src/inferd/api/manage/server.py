@@ -32,6 +32,14 @@ class ModelState(msgspec.Struct, frozen=True):
     loading: str | None
 
 
+class GatewayState(msgspec.Struct, frozen=True):
+    """One of several gateways."""
+
+    index: int
+    pid: int
+    in_flight: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """What runs now."""
 
@@ -40,6 +48,8 @@ class ServerStatus(msgspec.Struct, frozen=True):
     loads: int
     evictions: int
     deaths: int
+    gateways: list[GatewayState]
+    """Of this machine; empty if there is one alone."""
 
 
 async def health(exchange: Exchange, services: Services) -> None:
@@ -73,7 +83,10 @@ async def status(exchange: Exchange, services: Services) -> None:
         )
         for m in snapshot.models
     ]
-    body = ServerStatus(__version__, models, snapshot.loads, snapshot.evictions, snapshot.deaths)
+    gateways = [GatewayState(g.index, g.pid, g.in_flight) for g in snapshot.gateways]
+    body = ServerStatus(
+        __version__, models, snapshot.loads, snapshot.evictions, snapshot.deaths, gateways
+    )
     await exchange.respond(200, msgspec.json.encode(body))
 
 
