@@ -33,10 +33,15 @@ class Changes:
         self._database = database
         self._clock = clock or SystemClock()
         self._listeners: dict[str, list[Listener]] = {}
+        self._pass_on: Callable[[str, str], None] | None = None
 
     def listen(self, kind: Kind, listener: Listener) -> None:
         """Call `listener` with the id of each thing of the kind that changed."""
         self._listeners.setdefault(kind, []).append(listener)
+
+    def pass_on(self, send: Callable[[str, str], None]) -> None:
+        """Call `send` with the kind and the id of what was changed here."""
+        self._pass_on = send
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[Change]:
@@ -46,6 +51,8 @@ class Changes:
             yield change
             await changes.write(change, self._clock.unix_ns())
         for kind, subject in change.touched:
+            if self._pass_on is not None:
+                self._pass_on(kind, subject)
             await self.tell(kind, subject)
 
     async def publish(self, kind: Kind, subject: str) -> None:
@@ -53,10 +60,13 @@ class Changes:
         async with self.writing() as change:
             change.touch(kind, subject)
 
-    async def tell(self, kind: str, subject: str | None) -> None:
-        """Call this process's listeners."""
+    async def tell(self, kind: str, subject: str | None) -> bool:
+        """Call this process's listeners. False if one of them failed."""
+        heard = True
         for listener in self._listeners.get(kind, ()):
             try:
                 await listener(subject)
             except Exception:  # noqa: BLE001 one deaf listener must not silence the others
                 _log.exception("a change of %s %s was not heard", kind, subject)
+                heard = False
+        return heard

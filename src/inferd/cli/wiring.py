@@ -16,7 +16,6 @@ from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
 from inferd.access.installation import installation_keys
 from inferd.access.limit_book import LimitBook
-from inferd.access.limits import Limits
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.work import Rooms
@@ -25,6 +24,7 @@ from inferd.api.services import ApiOptions, Services
 from inferd.cli import data_dir, gateways
 from inferd.cli.gateways import Seat
 from inferd.cli.replicas import Report, catalog, local_router, store
+from inferd.cli.sharing import Sharing
 from inferd.clock import Clock, SystemClock
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
@@ -55,15 +55,16 @@ async def rooms(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         index = 0 if seat is None else seat.index
-        database, changes, ledger = await _books(stack, settings, index, clock)
         keys = installation_keys(root)
+        sharing = Sharing(stack, settings, keys.current)
+        database, changes, ledger = await _books(stack, settings, index, clock, sharing)
         tokens = Tokens(database, keys.current, clock, changes=changes, retired_keys=keys.retired)
         prices = PriceBook(database, clock)
         await prices.sync(cards.cards())
         media = _fresh(root / "media" / ("" if seat is None else str(seat.index)))
         router = await _router(stack, settings, clock, report) if seat is None else seat.router
         stack.push_async_callback(router.close)
-        live = Limits(clock, settings.concurrent_requests_max)
+        live = await sharing.limits(clock)
         limits = await LimitBook.opened(database, live, changes, clock)
         services = Services(
             catalog=cards,
@@ -88,7 +89,7 @@ async def rooms(
 
 
 async def _books(
-    stack: AsyncExitStack, settings: Settings, index: int, clock: Clock
+    stack: AsyncExitStack, settings: Settings, index: int, clock: Clock, sharing: Sharing
 ) -> tuple[Database, Changes, Ledger]:
     where, root = settings.database_location, settings.data_path
     migrate(where)
@@ -100,6 +101,7 @@ async def _books(
     stack.push_async_callback(writer.close)
     gateway = gateways.gateway_name(root, index) if settings.is_clustered else ""
     changes = Changes(database, clock)
+    await sharing.follow(changes, database)
     ledger = Ledger(writer, database, clock, gateway)
     await ledger.start()
     stack.push_async_callback(ledger.close)

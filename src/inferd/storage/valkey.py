@@ -70,11 +70,13 @@ class Valkey:
         return bool(self._sha)
 
     def watch(self, on_up: Up, on_down: Up) -> None:
-        """Call `on_up` whenever the server can be called again, `on_down` when it cannot.
+        """Call `on_up` now if the server can be called, and whenever it can again; else `on_down`.
 
-        What `on_up` calls goes before every other call.
+        What `on_up` calls goes before every other call on a new connection.
         """
         self._listeners.append((on_up, on_down))
+        if self.is_up:
+            on_up()
 
     async def open(self) -> None:
         """Connect, or go on trying; returns after the first try."""
