@@ -144,9 +144,15 @@ class TestJobs:
             await resumed(gate, row)
             async with gate.services.database.writing() as connection:
                 await jobs.save(connection, msgspec.structs.replace(row, status="running"))
+            (entry,) = await entries(gate)
+            ledger = gate.services.ledger
+            # What was paid runs on an empty purse too, and takes nothing of a full one.
+            await ledger.set_credit(gate.account_id, entry.cost_nanos)
             await gate.services.videos.resume(gate.services.catalog.serving)
             assert (await ended(gate, row.id))["status"] == "succeeded"
-            assert len(await entries(gate)) == 1
+            assert await entries(gate) == [entry]
+            assert ledger.balance_nanos(gate.account_id) == 0
+            assert ledger.outstanding_nanos(gate.account_id) == 0
 
     async def test_a_shutdown_leaves_a_job_for_the_next_start(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:

@@ -29,6 +29,7 @@ from inferd.errors import (
     TooManyRequests,
 )
 from inferd.metering.ledger import Ledger
+from inferd.storage import entries
 from inferd.storage import idempotency as stored
 from inferd.storage.database import Database
 from inferd.storage.idempotency import KeyedCall
@@ -206,8 +207,7 @@ class IdempotencyKeys:
             gateway = await stored.gateway_of(connection, found.gateway)
             if self._runs(found, gateway):
                 raise _in_use()
-            booked = await stored.booked(connection, found.request_id)
-            paid = booked is not None and booked.status == "succeeded"
+            paid = bool(await entries.succeeded(connection, [found.request_id]))
             # What is paid keeps its request id, by which the ledger knows it.
             heir = msgspec.structs.replace(call, request_id=found.request_id) if paid else call
             if not await stored.take_over(connection, found, heir):

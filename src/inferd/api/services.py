@@ -131,7 +131,8 @@ class Services:
         folder = self.blob_dir or self.database.directory / "blobs"
         blobs = Blobs(folder, self.clock)
         object.__setattr__(self, "blobs", blobs)
-        videos = VideoJobs(self.database, self.gate, blobs, self.clock)
+        gateway = self.ledger.gateway
+        videos = VideoJobs(self.database, self.gate, blobs, self.clock, gateway)
         object.__setattr__(self, "videos", videos)
         keys = IdempotencyKeys(self.database, self.ledger, self.clock)
         object.__setattr__(self, "idempotency", keys)

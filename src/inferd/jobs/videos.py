@@ -2,8 +2,8 @@
 
 A job is admitted when it is asked for, money and limits included, and runs like any other work.
 What a dead process left is admitted and run again at the next start, under the same request id,
-so it is billed once. A job that a shutdown interrupts costs nothing so far and begins anew at the
-next start, under a new id.
+so it is billed once; what was booked already runs again for nothing. A job that a shutdown
+interrupts costs nothing so far and begins anew at the next start, under a new id.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
 from inferd.errors import InferdError, NotFound
 from inferd.jobs.blobs import KEPT_SECONDS, Blobs
-from inferd.storage import jobs
+from inferd.storage import entries, jobs
 from inferd.storage.database import Database
 from inferd.storage.rows import JobRow
 from inferd.tasks.base import NOTHING, Chunk
@@ -36,8 +36,11 @@ _log = logging.getLogger("inferd.jobs")
 class VideoJobs:
     """Owns the running jobs of this process."""
 
-    def __init__(self, database: Database, gate: Gate, blobs: Blobs, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, gate: Gate, blobs: Blobs, clock: Clock, gateway: str = ""
+    ) -> None:
         self._database = database
+        self._gateway = gateway
         self._gate = gate
         self._blobs = blobs
         self._clock = clock
@@ -64,6 +67,8 @@ class VideoJobs:
             ended_unix_ns=None,
             end_user=order.end_user,
             tag=order.tag,
+            gateway=self._gateway,
+            jwt_id=caller.jwt_id,
         )
         try:
             async with self._database.writing() as connection:
@@ -87,10 +92,12 @@ class VideoJobs:
     async def resume(self, find: Callable[[str], ModelCard]) -> int:
         """Run what a dead process left; returns how many. Call it once, at the start."""
         async with self._database.reading() as connection:
-            left = await jobs.unfinished(connection)
+            left = await jobs.unfinished(connection, self._gateway)
+            booked = await entries.succeeded(connection, [row.request_id for row in left])
         for row in left:
             try:
-                work = await self._gate.admit(_caller(row), _order(row, find(row.model)))
+                order = _order(row, find(row.model), paid=row.request_id in booked)
+                work = await self._gate.admit(_caller(row), order)
             except InferdError as error:
                 await self._save(row, status="failed", error=error.message)
             else:
@@ -160,10 +167,11 @@ async def _film(work: Work) -> bytes:
 
 
 def _caller(row: JobRow) -> Caller:
-    return Caller(row.account_id, row.token_id, "", frozenset({INFERENCE_RUN}))
+    scopes = frozenset({INFERENCE_RUN})
+    return Caller(row.account_id, row.token_id, "", scopes, jwt_id=row.jwt_id)
 
 
-def _order(row: JobRow, card: ModelCard) -> Order:
+def _order(row: JobRow, card: ModelCard, *, paid: bool) -> Order:
     request = msgspec.msgpack.decode(row.request, type=VideoRequest)
     return Order(
         row.request_id,
@@ -173,4 +181,5 @@ def _order(row: JobRow, card: ModelCard) -> Order:
         streamed=False,
         end_user=row.end_user,
         tag=row.tag,
+        paid=paid,
     )

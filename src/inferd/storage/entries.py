@@ -21,6 +21,14 @@ async def costs(
     return {row[0]: row[1] for row in await connection.execute(query)}
 
 
+async def succeeded(connection: AsyncConnection, request_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the requests that were booked with their answer."""
+    query = select(entries.c.request_id).where(
+        entries.c.request_id.in_(request_ids), entries.c.status == "succeeded"
+    )
+    return frozenset(row[0] for row in await connection.execute(query))
+
+
 async def spent_by_account(connection: AsyncConnection) -> dict[str, int]:
     """Account → nano-dollars of all its entries."""
     query = select(entries.c.account_id, func.sum(entries.c.cost_nanos)).group_by(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inferd.storage.tables import entries
 from inferd.storage.tables_budgets import gateways, idempotency
 
 SWEPT_MAX = 1000
@@ -34,13 +32,6 @@ class KeyedCall(msgspec.Struct, frozen=True):
     body: bytes | None = None
     """None of an answered call: it was too large to be kept."""
     body_bytes: int = 0
-
-
-class Booked(NamedTuple):
-    """What the ledger knows of a call."""
-
-    status: str
-    cost_nanos: int
 
 
 async def claim(connection: AsyncConnection, call: KeyedCall, expired_unix_ns: int) -> bool:
@@ -116,13 +107,6 @@ async def gateway_of(connection: AsyncConnection, gateway: str) -> tuple[int, in
     )
     found = (await connection.execute(query)).first()
     return None if found is None else (found[0], found[1])
-
-
-async def booked(connection: AsyncConnection, request_id: str) -> Booked | None:
-    """The ledger's entry of a call."""
-    query = select(entries.c.status, entries.c.cost_nanos).where(entries.c.request_id == request_id)
-    found = (await connection.execute(query)).first()
-    return None if found is None else Booked(found[0], found[1])
 
 
 async def sweep(connection: AsyncConnection, before_unix_ns: int) -> bool:

@@ -24,11 +24,11 @@ async def get(connection: AsyncConnection, job_id: str, account_id: str) -> JobR
     return None if row is None else JobRow(*row)
 
 
-async def unfinished(connection: AsyncConnection) -> Sequence[JobRow]:
-    """What a process that is gone has left, the oldest first."""
+async def unfinished(connection: AsyncConnection, gateway: str = "") -> Sequence[JobRow]:
+    """What a gateway's process that is gone has left, the oldest first."""
     query = (
         select(jobs)
-        .where(jobs.c.status.in_(("queued", "running")))
+        .where(jobs.c.status.in_(("queued", "running")), jobs.c.gateway == gateway)
         .order_by(jobs.c.created_unix_ns)
     )
     return [JobRow(*row) for row in await connection.execute(query)]

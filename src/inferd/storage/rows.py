@@ -178,6 +178,10 @@ class JobRow(msgspec.Struct, frozen=True):
     ended_unix_ns: int | None
     end_user: str | None = None
     tag: str | None = None
+    gateway: str = ""
+    """Which gateway runs it; "": there is one alone."""
+    jwt_id: str | None = None
+    """Of the scoped JWT that asked for it."""
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle"):

@@ -151,6 +151,8 @@ jobs = Table(
     Column("ended_unix_ns", BigInteger),
     Column("end_user", Text),
     Column("tag", Text),
+    Column("gateway", Text, nullable=False, server_default=""),
+    Column("jwt_id", Text),
     CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed')"),
 )
 by_status = Index("jobs_by_status", jobs.c.status)

@@ -30,6 +30,8 @@ def upgrade() -> None:
     op.add_column("accounts", sa.Column("monthly_limit_nanos", sa.BigInteger))
     op.add_column("tokens", sa.Column("monthly_limit_nanos", sa.BigInteger))
     op.add_column("entries", sa.Column("jwt_id", sa.Text))
+    op.add_column("jobs", sa.Column("gateway", sa.Text, nullable=False, server_default=""))
+    op.add_column("jobs", sa.Column("jwt_id", sa.Text))
     op.add_column(
         "reservations", sa.Column("gateway", sa.Text, nullable=False, server_default="")
     )
