@@ -93,6 +93,7 @@ def verify(context: typer.Context, data_dir: DataDir = None, config: Config = No
     found = call(settings, "POST", "/v1/usage/verify", {})
     for difference in found["differences"]:
         typer.echo(difference)
-    if found["differences"]:
+    if found["count"]:
+        typer.echo(f"{found['count']} differences.")
         raise typer.Exit(1)
     typer.echo(f"{found['entries']} entries, all right.")

@@ -160,6 +160,11 @@ class Ledger:
         purse = self._purses.get(f"credit:{account_id}")
         return 0 if purse is None else purse.outstanding
 
+    @property
+    def holding(self) -> frozenset[str]:
+        """The requests that money is set aside for now."""
+        return frozenset(self._held)
+
     def in_memory(self) -> tuple[Purse, ...]:
         """The purses that are known now."""
         return tuple(self._purses.values())

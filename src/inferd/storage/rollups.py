@@ -9,10 +9,23 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Select, Table, case, cast, func, literal, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Table,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.tables import tokens
+from inferd.storage.tables_operation import sessions
 from inferd.storage.tables_usage import SUMS, end_user_rollups, rollups
 
 Grouping = Literal["model", "token", "day", "end_user", "tag", "tier", "account"]
@@ -198,14 +211,23 @@ def _within(query: Select[*tuple[Any, ...]], table: Table, part: Slice) -> Selec
     return query
 
 
+def _own(view: View) -> CompoundSelect[str]:
+    """What a person calls with: his tokens of the account, and his sessions there."""
+    return union_all(
+        *(
+            select(made_by.c.id).where(
+                made_by.c.account_id == view.account_id, made_by.c.person_id == view.person_id
+            )
+            for made_by in (tokens, sessions)
+        )
+    )
+
+
 def _seen(query: Select[*tuple[Any, ...]], table: Table, view: View) -> Select[*tuple[Any, ...]]:
     if view.account_id is not None:
         query = query.where(table.c.account_id == view.account_id)
     if view.person_id is not None:
-        own = select(tokens.c.id).where(
-            tokens.c.account_id == view.account_id, tokens.c.person_id == view.person_id
-        )
-        query = query.where(table.c.token_id.in_(own))
+        query = query.where(table.c.token_id.in_(_own(view)))
     if view.token_id is not None:
         query = query.where(table.c.token_id == view.token_id)
     return query

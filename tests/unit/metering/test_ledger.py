@@ -14,7 +14,6 @@ from inferd.errors import PaymentRequired, Unavailable
 from inferd.metering.ledger import Ledger
 from inferd.metering.payer import Payer
 from inferd.metering.prices import PriceBook
-from inferd.metering.verify import verify
 from inferd.storage import accounts
 from inferd.storage.database import Database
 from inferd.storage.ledger_writer import LedgerWriter
@@ -121,29 +120,4 @@ class TestPrices:
         database = Database(tmp_path / "inferd.db")
         with pytest.raises(Unavailable):
             PriceBook(database, ManualClock()).current("a/unknown")
-        await database.close()
-
-
-class TestVerify:
-    async def test_a_right_ledger_has_no_difference(self, tmp_path: Path) -> None:
-        async with ledger_over(tmp_path / "inferd.db") as ledger:
-            await ledger.settle(entry(1, cost_nanos=0))
-            await ledger.settle(entry(2, input_tokens=10**6, cached_tokens=0, cost_nanos=1))
-        database = Database(tmp_path / "inferd.db")
-        found = await verify(database)
-        assert (found.entries, found.differences) == (2, ())
-        await database.close()
-
-    @pytest.mark.parametrize(
-        "wrong", [{"cost_nanos": 5}, {"model": "a/other"}, {"input_tokens": 9 * 10**6}]
-    )
-    async def test_what_was_tampered_with_is_named(
-        self, tmp_path: Path, wrong: dict[str, object]
-    ) -> None:
-        async with ledger_over(tmp_path / "inferd.db") as ledger:
-            await ledger.settle(entry(1, **({"cost_nanos": 0} | wrong)))
-        database = Database(tmp_path / "inferd.db")
-        found = await verify(database)
-        assert len(found.differences) == 1
-        assert entry(1).request_id in found.differences[0]
         await database.close()

@@ -20,7 +20,7 @@ from inferd.metering.report import (
     UsageSum,
     usage_report,
 )
-from inferd.metering.verify import verify
+from inferd.metering.verify import Running, verify
 from inferd.money import usd, usd_text
 from inferd.storage import accounts, rollups
 from inferd.tasks.base import MICRO
@@ -74,7 +74,10 @@ class VerificationOut(msgspec.Struct, frozen=True):
     """What recomputing the ledger found."""
 
     entries: int
+    count: int
+    """Differences in all; of one kind of sum at most a hundred are counted."""
     differences: list[str]
+    """A sentence each, the first hundred."""
 
 
 async def usage_of(exchange: Exchange, services: Services) -> None:
@@ -105,8 +108,9 @@ async def usage_of(exchange: Exchange, services: Services) -> None:
 
 async def verify_usage(exchange: Exchange, services: Services) -> None:
     """POST /v1/usage/verify."""
-    found = await verify(services.database)
-    body = VerificationOut(found.entries, list(found.differences))
+    ledger, now = services.ledger, services.clock.unix_ns()
+    found = await verify(services.database, Running(ledger.gateway, ledger.holding, now))
+    body = VerificationOut(found.entries, found.count, list(found.differences))
     await exchange.respond(200, msgspec.json.encode(body))
 
 
