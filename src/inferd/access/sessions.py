@@ -103,11 +103,12 @@ class Sessions:
             row for row in rows if now < min(row.expires_unix_ns, row.seen_unix_ns + self._idle_ns)
         ]
 
-    async def end(self, person_id: str, session_id: str) -> None:
-        """End one, at once. Raises NotFound."""
+    async def end(self, caller: Caller, session_id: str) -> None:
+        """End one of the person's, at once. Raises NotFound, Forbidden."""
         async with self._database.writing() as connection:
-            if not await sign_in.end_session(connection, person_id, session_id):
+            if not await sign_in.end_session(connection, person_of(caller), session_id):
                 raise NotFound("No such session.")
+            await audit.write(connection, caller, "session.end", session_id)
 
     async def move(self, caller: Caller, account_id: str) -> None:
         """Work in another account of the person. Raises NotFound if he is not in it."""

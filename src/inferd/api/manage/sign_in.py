@@ -146,7 +146,7 @@ async def end_session_of(exchange: Exchange, services: Services) -> None:
         return
     try:
         caller = await services.sessions.authenticate(secret)
-        await services.sessions.end(person_of(caller), caller.token_id)
+        await services.sessions.end(caller, caller.token_id)
     except (Unauthorized, NotFound):
         return
 
@@ -206,7 +206,7 @@ async def move_session(exchange: Exchange, services: Services) -> None:
 async def sign_out(exchange: Exchange, services: Services) -> None:
     """POST /v1/sign-out."""
     caller = exchange.caller
-    await services.sessions.end(person_of(caller), caller.token_id)
+    await services.sessions.end(caller, caller.token_id)
     await exchange.respond(200, b"{}", [session_cookie(exchange, services, "")])
 
 
@@ -236,7 +236,7 @@ def _iso(unix_ns: int) -> str:
 
 async def end_session(exchange: Exchange, services: Services) -> None:
     """DELETE /v1/sessions/{id}."""
-    await services.sessions.end(person_of(exchange.caller), exchange.rest)
+    await services.sessions.end(exchange.caller, exchange.rest)
     await exchange.respond(200, b"{}")
 
 
