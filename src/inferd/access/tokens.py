@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from ipaddress import ip_network
 
 import msgspec
@@ -18,7 +19,7 @@ from inferd.access.scopes import ADMIN_ACCOUNT as ADMIN_ACCOUNT
 from inferd.access.scopes import scopes_of
 from inferd.access.token_secrets import TokenSecrets
 from inferd.clock import Clock
-from inferd.errors import BadRequest, NotFound, Unauthorized
+from inferd.errors import BadRequest, Conflict, NotFound, Unauthorized
 from inferd.storage import accounts, tokens
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
@@ -256,23 +257,39 @@ class Tokens:
         self._refused.clear()
 
     async def _operator(self) -> tuple[AccountRow, bool]:
-        async with self._database.writing() as connection:
-            found = await accounts.by_name(connection, ADMIN_ACCOUNT)
-            if found is not None:
-                return found, False
-            row = AccountRow(ids.sortable("acc"), ADMIN_ACCOUNT, self._clock.unix_ns(), None)
-            await accounts.add(connection, row)
-            return row, True
+        try:
+            async with self._database.writing() as connection:
+                found = await accounts.by_name(connection, ADMIN_ACCOUNT)
+                if found is not None:
+                    return found, False
+                row = AccountRow(ids.sortable("acc"), ADMIN_ACCOUNT, self._clock.unix_ns(), None)
+                await accounts.add(connection, row)
+                return row, True
+        except Conflict:
+            # Another gateway made it in the same moment.
+            return await self._operator()
 
     async def _register_bootstrap(self, account_id: str, secret: str) -> None:
+        wish = TokenWish(BOOTSTRAP_TOKEN, (ADMIN,))
+        if await self._has_bootstrap(account_id, secret):
+            return
+        try:
+            async with self._changes.writing() as change:
+                await self._store(change, account_id, wish, secret)
+        except Conflict:
+            # Another gateway started in the same moment, with the same token or with another one.
+            await self._register_bootstrap(account_id, secret)
+
+    async def _has_bootstrap(self, account_id: str, secret: str) -> bool:
+        """True if it is there; a different one is revoked."""
         digest = self._secrets.digest(secret)
         for row in await self.list(account_id):
             if row.name == BOOTSTRAP_TOKEN:
                 if hmac.compare_digest(row.digest, digest):
-                    return
-                await self.revoke(account_id, row.id)
-        async with self._changes.writing() as change:
-            await self._store(change, account_id, TokenWish(BOOTSTRAP_TOKEN, (ADMIN,)), secret)
+                    return True
+                with suppress(NotFound):
+                    await self.revoke(account_id, row.id)
+        return False
 
     async def _store(
         self, change: Change, account_id: str, wish: TokenWish, secret: str
