@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -21,6 +22,7 @@ from prometheus_client.registry import Collector
 from inferd.api.merged_metrics import merged
 from inferd.serving.routing import Routing
 from inferd.storage.rows import EntryRow
+from inferd.storage.verifications import VerificationRow
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _KINDS = ("input", "cached", "output")
@@ -68,8 +70,23 @@ class Metrics:
             ["route", "status"],
             registry=registry,
         )
+        self._differences = Gauge(
+            "inferd_ledger_differences",
+            "What the last check of the ledger found wrong.",
+            registry=self._shared,
+        )
+        self._verified = Gauge(
+            "inferd_ledger_verified_timestamp_seconds",
+            "When the ledger was checked last; 0: not yet.",
+            registry=self._shared,
+        )
         self._children: dict[tuple[str, ...], Counter] = {}
         self._models: dict[str, _ModelMetrics] = {}
+
+    def verified(self, found: VerificationRow) -> None:
+        """Show what the last check of the ledger found."""
+        self._differences.set(found.differences)
+        self._verified.set(found.ended_unix_ns / 1e9)
 
     def watch(self, router: Routing) -> None:
         """Show the router's state at each scrape."""
@@ -95,7 +112,11 @@ class Metrics:
         own = self.render_own()
         if router.index is not None:
             own = merged({**router.others, router.index: own})
-        return own + generate_latest(self._shared)
+        return own + self.render_shared()
+
+    def render_shared(self) -> bytes:
+        """What is the same whichever gateway of this machine is asked."""
+        return generate_latest(self._shared)
 
     def render_own(self) -> bytes:
         """What this process counted."""

@@ -27,6 +27,7 @@ from inferd.cli.replicas import Report, catalog, local_router, store
 from inferd.cli.sharing import Sharing
 from inferd.clock import Clock, SystemClock
 from inferd.metering.ledger import Ledger
+from inferd.metering.nightly import Nightly
 from inferd.metering.prices import PriceBook
 from inferd.serving.router import Router
 from inferd.settings import Settings, listed
@@ -85,6 +86,9 @@ async def rooms(
         )
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
+        nightly = Nightly(database, ledger, clock, services.metrics.verified)
+        nightly.start()
+        stack.push_async_callback(nightly.close)
         yield services
 
 
