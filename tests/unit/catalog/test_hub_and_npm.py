@@ -19,7 +19,8 @@ from inferd.errors import BadRequest, Unavailable
 from tests.unit.catalog.index_server import card_of
 from tests.unit.catalog.registry_servers import StandIn, stand_in, tarball
 
-WEIGHTS = bytes(range(256)) * 400
+_HEADER = b'{"a":{"dtype":"U8","shape":[102400],"data_offsets":[0,102400]}}'
+WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + bytes(range(256)) * 400
 FILES = {
     "config.json": b'{"model_type": "bert"}',
     "model.safetensors": WEIGHTS,

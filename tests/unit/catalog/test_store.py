@@ -358,24 +358,26 @@ async def test_a_fetch_cancelled_while_it_converts_leaves_no_process(
     blobs = tmp_path / "store" / "blobs"
     blobs.mkdir(parents=True)
     os.mkfifo(blobs / (card.files[0].sha256 or ""))  # Nothing is written: the child waits.
+    before = _children()
     fetch = asyncio.ensure_future(store.fetch(card))
     # Opening the other end returns once the child has opened its own.
     pipe = await asyncio.to_thread(os.open, blobs / (card.files[0].sha256 or ""), os.O_WRONLY)
-    assert _has_children()
+    assert _children() > before
     fetch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await fetch
     os.close(pipe)
-    assert not _has_children()
+    assert _children() == before
     assert not store.installed(card)
 
 
-def _has_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
+def _children() -> set[int]:
+    """Of this process; the one that lists them apart."""
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(None, 2) for line in listing.stdout.splitlines()]
+    return {int(own) for own, of, name in lines if int(of) == os.getpid() and name != "ps"}
 
 
 async def test_weights_that_cannot_be_converted_say_why(

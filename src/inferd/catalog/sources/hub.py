@@ -24,7 +24,7 @@ import msgspec
 from inferd.catalog.blocking import Stop, in_thread
 from inferd.catalog.sources.http import Site, TransferFailed, new_client, place
 from inferd.catalog.sources.index import Link
-from inferd.catalog.sources.part import Part
+from inferd.catalog.sources.part import opened_part
 from inferd.catalog.sources.transfer import complete, insist
 from inferd.errors import Unavailable
 
@@ -110,19 +110,17 @@ class Hub:
     ) -> None:
         """Complete `path` and verify it. Unavailable when it fails for good or is not the file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = await in_thread(lambda stop: Part(path, stop))
         url = f"{self._url}/{quote(revision.repo)}/resolve/{revision.commit}/{quote(file.path)}"
         link = Link(file.path, url, file.sha256, file.size_bytes)
-        try:
-            await complete(self._site(), link, part, report, self._pause_seconds)
+        async with opened_part(path) as part:
+            try:
+                await complete(self._site(), link, part, report, self._pause_seconds)
+            except TransferFailed as error:
+                raise Unavailable(
+                    f"The download of {file.path} failed after {part.size_bytes} bytes: {error}."
+                ) from error
             await in_thread(lambda _: part.sync())
             sha256 = part.sha256()
-        except TransferFailed as error:
-            raise Unavailable(
-                f"The download of {file.path} failed after {part.size_bytes} bytes: {error}."
-            ) from error
-        finally:
-            part.close()
         sound = sha256 == file.sha256 if file.sha256 else await in_thread(_git_check(path, file))
         if not sound:
             await asyncio.to_thread(path.unlink)

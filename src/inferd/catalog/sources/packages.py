@@ -12,7 +12,7 @@ from inferd.catalog.card import Wheel
 from inferd.catalog.sources.http import Site, TransferFailed, new_client, place
 from inferd.catalog.sources.index import ACCEPT, Link, choose, links, project
 from inferd.catalog.sources.index_url import configured_index_url
-from inferd.catalog.sources.part import Part
+from inferd.catalog.sources.part import Part, opened_part
 from inferd.catalog.sources.transfer import complete, insist
 from inferd.errors import Unavailable
 
@@ -52,15 +52,12 @@ class PackageRegistry:
         `report` gets the bytes that are there. Unavailable when the network fails for good
         (what came so far stays, for the next time) or the digest is wrong (then it is removed).
         """
-        part = await in_thread(lambda stop: Part(path, stop))
-        try:
+        async with opened_part(path) as part:
             await self._complete(wheel, link, part, report)
             await in_thread(lambda _: part.sync())
             sha256 = part.sha256()
             if sha256 != wheel.sha256:
                 part.discard()
-        finally:
-            part.close()
         if sha256 != wheel.sha256:
             raise Unavailable(
                 f"What came as {wheel.requirement} does not have the pinned sha256 and was "

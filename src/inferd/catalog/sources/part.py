@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from inferd.catalog.blocking import Stop
+from inferd.catalog.blocking import Stop, in_thread
 from inferd.errors import Unavailable
 
 _STEP_BYTES = 1 << 20
@@ -63,3 +65,15 @@ class Part:
     def close(self) -> None:
         """Close the file; what it holds stays."""
         self._file.close()
+
+
+@asynccontextmanager
+async def opened_part(path: Path) -> AsyncGenerator[Part]:
+    """A part that is closed in the end, also where its opening was cancelled half way."""
+    opened: list[Part] = []
+    try:
+        await in_thread(lambda stop: opened.append(Part(path, stop)))
+        yield opened[0]
+    finally:
+        for part in opened:
+            part.close()

@@ -52,6 +52,10 @@ async def insist(
         try:
             return await attempt()
         except TransferFailed as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # A connection that is torn down by a cancellation may fail on its way out.
+                raise asyncio.CancelledError from error
             failures = 1 if gained() > before else failures + 1
             if not error.may_pass or failures >= _TRIES:
                 raise
