@@ -131,6 +131,13 @@ class TestFaults:
         with pytest.raises(BadRequest, match="at most"):
             await events(engine, media(Image.new("1", (16_385, 16))))
 
+    async def test_more_writing_than_is_paid_for(
+        self, engine: OcrEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inferd.engines.ocr.PAGE_WIDTH_MAX", 1000)
+        with pytest.raises(BadRequest, match="too much writing"):
+            await events(engine, media(page(INVOICE)))
+
     async def test_another_task(self, engine: OcrEngine) -> None:
         request = ImageClassificationRequest(MODEL, media(page(INVOICE)))
         with pytest.raises(BadRequest, match="ocr"):

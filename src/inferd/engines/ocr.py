@@ -19,6 +19,7 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.batching import Batches, Shape
 from inferd.engines.compute_time import computed, measured, shared
+from inferd.errors import BadRequest
 from inferd.tasks.base import Stopped
 from inferd.tasks.classification import Line, ReadDocument, ReadDocumentRequest
 from inferd.tasks.every import Event
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 STEP_LINES_MAX = 16
 STEP_WIDTH_MAX = 3200
 """Pixels of all lines of a step, which takes some tenths of a second."""
+PAGE_WIDTH_MAX = 600_000
+"""Pixels of all lines of a page as the reader sees them, some 40,000 letters: a minute of one
+core, which is what money is set aside for."""
 MEMORY_BYTES = 900 << 20
 """A decoded picture of 50 million pixels and the activations of a page."""
 
@@ -97,6 +101,11 @@ class OcrEngine:
             return None
         found = pages[0]
         strips = {at: one.strip for at, one in enumerate(found)}
+        if sum(strip.pixels.shape[1] for strip in strips.values()) > PAGE_WIDTH_MAX:
+            raise BadRequest(
+                f"image holds too much writing ({len(found)} lines); send it in parts.",
+                param="image",
+            )
         read = await _lines(loaded, strips, cancel, spent)
         if len(read) < len(found):
             return None
