@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from inferd import ids
 from inferd.clock import Clock
 from inferd.errors import NotFound, Unavailable
 from inferd.metering.leases import Leases
@@ -170,9 +171,15 @@ class Ledger:
         return tuple(self._purses.values())
 
     async def set_credit(self, account_id: str, nanos: int | None) -> None:
-        """Set the account's prepaid credit; None: no budget. Grants are the usual way."""
+        """Make the account's grants sum up to this; None: no budget, whatever was granted."""
         async with self._changing(account_id) as connection:
-            await accounts.set_credit(connection, account_id, nanos)
+            if nanos is None:
+                await accounts.set_credit(connection, account_id, None)
+                return
+            missing = nanos - await stored.granted_nanos(connection, account_id)
+            grant_id, now = ids.sortable("grant"), self._clock.unix_ns()
+            row = GrantRow(grant_id, account_id, missing, "Credit was set.", "", now)
+            await stored.grant(connection, row)
 
     async def grant(self, row: GrantRow) -> bool:
         """Add to an account's credit; False if a grant of this id was made before."""

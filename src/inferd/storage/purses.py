@@ -61,11 +61,21 @@ async def grant(connection: AsyncConnection, row: GrantRow) -> bool:
     )
     if added.rowcount != 1:
         return False
-    credit = func.coalesce(accounts.c.credit_nanos, 0) + row.nanos
+    credit = await granted_nanos(connection, row.account_id)
     await connection.execute(
         update(accounts).where(accounts.c.id == row.account_id).values(credit_nanos=credit)
     )
     return True
+
+
+async def granted_nanos(connection: AsyncConnection, account_id: str) -> int:
+    """The sum of an account's grants, which nobody else changes until the transaction ends."""
+    await connection.execute(
+        select(accounts.c.id).where(accounts.c.id == account_id).with_for_update()
+    )
+    total = select(func.sum(grants.c.nanos)).where(grants.c.account_id == account_id)
+    # A sum of big integers is a decimal in PostgreSQL.
+    return int((await connection.execute(total)).scalar() or 0)
 
 
 async def granted(connection: AsyncConnection, account_id: str) -> Sequence[GrantRow]:

@@ -221,6 +221,19 @@ async def test_a_limit_of_a_token_and_credit_of_its_account_are_taken_together(
         await two.reserve(other, "Rzz", 1)
 
 
+async def test_grants_of_several_gateways_at_once_all_count(gateways: Gateways) -> None:
+    ledgers = [await gateways.start(f"g{n}") for n in range(4)]
+    await asyncio.gather(
+        *(
+            ledger.grant(GrantRow(f"grant{number}.{turn}", "acc", 10, "", "", 1))
+            for number, ledger in enumerate(ledgers)
+            for turn in range(5)
+        )
+    )
+    assert await gateways.look("SELECT credit_nanos FROM accounts") == 200
+    assert await gateways.pay(ledgers[1], 200, 200)
+
+
 async def test_a_waiting_request_that_is_cancelled_leaves_nothing_taken(
     gateways: Gateways,
 ) -> None:
