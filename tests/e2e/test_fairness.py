@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from tests.accounts import another_account
-from tests.e2e.steps import CHAT, eventually
+from tests.e2e.steps import CHAT, card, eventually, in_flight
 from tests.process import InferdProcess, serving
 from tests.weights import SMOLLM2, smollm2_card
 
@@ -93,3 +93,26 @@ async def watch(server: InferdProcess, greedy: str) -> None:
             await asyncio.gather(*jobs, return_exceptions=True)
     beside = min(statistics.median(waits) for waits in rounds)
     assert beside <= 3 * statistics.median(idle), (idle, rounds)
+
+
+async def test_each_newcomer_begins_at_once_beside_jobs_that_never_end(tmp_path: Path) -> None:
+    endless = card("t/long", "token_ms=20", "spare=1", slots=2)
+    limits = {"concurrent_requests_max": 2000, "queue_size_max": 2000}
+    async with serving(tmp_path, endless, **limits) as server:
+        _, greedy = await another_account(tmp_path, "greedy")
+        pool = httpx.Limits(max_connections=None)
+        async with server.client() as modest, server.client(limits=pool) as hog:
+            hog.headers["authorization"] = f"Bearer {greedy}"
+            job = {**chat("w " * 900, 900), "model": "t/long"}
+            jobs = [asyncio.ensure_future(hog.post(CHAT, json=job)) for _ in range(LONG_JOBS)]
+            try:
+                await in_flight(modest, "t/long", 2)
+                for _ in range(5):
+                    short = {**chat("hello", 2), "model": "t/long", "stream": False}
+                    answer = await modest.post(CHAT, json=short)
+                    assert answer.status_code == 200
+                    assert int(answer.headers["x-queue-ms"]) < 100
+            finally:
+                for each in jobs:
+                    each.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
