@@ -63,6 +63,8 @@ class Tokens:
         self._secrets = TokenSecrets(key, retired_keys)
         self._clock = clock
         self._changes = changes or Changes(database, clock)
+        sealed = self._secrets.seal("decoy", ids.secret("ifd"))
+        self._decoy = TokenRow("decoy", "", "", b"", "", (), 0, sealed=sealed)
         self._callers = KnownCallers(clock, CACHED_MAX)
         self._jwts = KnownCallers(clock, CACHED_MAX)
         self._refused: OrderedDict[bytes, None] = OrderedDict()
@@ -216,7 +218,9 @@ class Tokens:
         """The token that a JWT names, and its secret."""
         async with self._database.reading() as connection:
             found = await tokens.by_name(connection, jwt.account_id, jwt.token_name)
-        return found, None if found is None else self._secrets.unseal(found.row)
+        # As much work if there is none: how long it takes tells nobody which tokens exist.
+        secret = self._secrets.unseal(self._decoy if found is None else found.row)
+        return found, None if found is None else secret
 
     def _caller(self, found: LiveToken) -> Caller:
         """Who a live token is. Raises Unauthorized if it has expired."""
