@@ -12,7 +12,16 @@ import pytest
 from inferd.engines.transformers_engine import TransformersEngine
 from inferd.errors import EngineFailed
 from inferd.tasks.base import TaskName
-from tests.transformers.loaded import card, loaded
+from inferd.tasks.classification import (
+    Detected,
+    ImageClassificationRequest,
+    ObjectDetectionRequest,
+    TextClassificationRequest,
+    ZeroShotImageRequest,
+)
+from inferd.tasks.every import Request
+from tests.pictures import picture
+from tests.transformers.loaded import card, ending, loaded
 
 pytestmark = [pytest.mark.transformers, pytest.mark.filterwarnings("ignore")]
 
@@ -86,3 +95,29 @@ async def test_memory_is_estimated_from_the_weights(folder: Folder) -> None:
     made = card("t/m", "image-classification", model)
     estimate = TransformersEngine.memory_bytes(made, {"model": model})
     assert estimate == 2 * weights + (700 << 20)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("text-classification", "opinions"),
+        ("image-classification", "vit"),
+        ("zero-shot-image-classification", "siglip2"),
+        ("object-detection", "rt_detr"),
+    ],
+)
+async def test_half_the_precision_answers_alike(folder: Folder, task: TaskName, name: str) -> None:
+    asked: dict[str, Request] = {
+        "opinions": TextClassificationRequest("t/m", "a good film"),
+        "vit": ImageClassificationRequest("t/m", picture("coffee.png")),
+        "siglip2": ZeroShotImageRequest("t/m", picture("coffee.png"), ("cat", "cup of coffee")),
+        "rt_detr": ObjectDetectionRequest("t/m", picture("coffee.png"), 0.0),
+    }
+    scores: list[list[float]] = []
+    for dtype in ("float32", "bfloat16"):
+        async with loaded(task, folder(name), options={"dtype": dtype}) as engine:
+            told = await ending(engine, asked[name])
+            results = told.objects if isinstance(told, Detected) else told.labels
+            scores.append([one.score for one in results])
+    assert scores[0] == pytest.approx(scores[1], abs=0.1)
+    assert scores[0] != scores[1]
