@@ -79,6 +79,14 @@ class TestMade:
         jwt = await scoped_jwt_of(gate, **{spelling: names})
         assert (await ask(gate, jwt)).status == 200
 
+    async def test_offline_as_the_guide_says(self, gate: Gateway) -> None:
+        guide = Path(__file__).parents[2] / "docs" / "guides" / "accounts.md"
+        code = guide.read_text().split("```python\n")[1].split("```")[0]
+        made: list[str] = []
+        given = {"uid": gate.account_id, "token": await key(gate, "ci"), "print": made.append}
+        exec(code.replace("HuggingFaceTB/SmolLM2-135M-Instruct", "test/echo"), given)
+        assert (await ask(gate, made[0])).status == 200
+
     async def test_offline_with_a_token_that_lay_there_before_secrets_were_sealed(
         self, gate: Gateway
     ) -> None:
