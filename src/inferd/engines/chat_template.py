@@ -11,13 +11,17 @@ from typing import Any, NoReturn
 
 import msgspec
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from inferd.engines.answer_parser import CALL_OPEN, THINK_CLOSE, THINK_OPEN
+from inferd.engines.template_sandbox import Sandbox
 from inferd.engines.tool_teaching import teach
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.text_generation import ChatPrompt, Message, Tool
 
+_REFUSALS = (
+    *(TemplateError, TypeError, ValueError, ArithmeticError, LookupError),
+    *(RecursionError, MemoryError),
+)
 OUTPUT_CHARACTERS_MAX = 32 * 1024 * 1024
 PLAIN = (
     "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -42,9 +46,7 @@ class ChatTemplate:
     """A compiled template."""
 
     def __init__(self, source: str | None, *, bos_token: str = "", eos_token: str = "") -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
+        environment = self._environment = Sandbox()
         offered: dict[str, Any] = environment.globals
         offered |= {"raise_exception": _raise, "strftime_now": _strftime_now}
         environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
@@ -55,8 +57,8 @@ class ChatTemplate:
         self.thinks = THINK_CLOSE in text
         """The model thinks before it answers."""
         try:
-            self._template = environment.from_string(text)
-        except TemplateError as error:
+            self._template = environment.compiled(text)
+        except (TemplateError, RecursionError, MemoryError) as error:
             raise EngineFailed("The model's chat template is broken.", detail=str(error)) from error
 
     def render(self, prompt: ChatPrompt) -> Rendered:
@@ -85,13 +87,16 @@ class ChatTemplate:
         size = 0
         try:
             for piece in self._template.generate(
-                messages=shown, add_generation_prompt=opens_answer, **variables
+                messages=shown,
+                add_generation_prompt=opens_answer,
+                **variables,
+                **self._environment.budget(),
             ):
                 size += len(piece)
                 if size > OUTPUT_CHARACTERS_MAX:
                     raise BadRequest("The chat template makes too much of these messages.")
                 pieces.append(piece)
-        except (TemplateError, TypeError, ValueError, OverflowError) as error:
+        except _REFUSALS as error:
             reason = str(error)[:200]
             raise BadRequest(
                 f"The model's chat template refuses these messages: {reason}", param="messages"
