@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-soak bench-speech-recognition bench-text-to-speech clean
+.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-money bench-soak bench-speech-recognition bench-text-to-speech clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
@@ -58,6 +58,9 @@ bench-engine: .venv/developing
 
 bench-images: .venv/developing
 	$(BIN)/python benchmarks/images/run.py
+
+bench-money: .venv/developing
+	$(BIN)/python benchmarks/money/run.py
 
 bench-soak: .venv/developing
 	$(BIN)/python benchmarks/soak/run.py --keep

@@ -58,6 +58,8 @@ class Leases:
         self.gateway = gateway
         self.epoch_unix_ns = 0
         """When this life of the gateway began, by the database's clock."""
+        self.news = 0
+        """Changes when a limit that is being read may be old news."""
         self._database = database
         self._purses = purses
         self._counters: dict[str, _Counter] = {}
@@ -153,17 +155,16 @@ class Leases:
 
     async def _take(self, counter: _Counter, wanted: int) -> bool:
         """Lease; True if it is too little and another gateway has leased some."""
-        purse, payer = counter.purse, counter.payer
+        purse, payer, news = counter.purse, counter.payer, self.news
         async with purse.turn:
             async with self._database.writing() as connection:
-                await leases.beat(connection, self.gateway, self.epoch_unix_ns)
-                spent = await leases.lock(connection, purse.key)
+                await leases.require_own(connection, self.gateway, self.epoch_unix_ns)
                 limits = await stored.limits(connection, payer.account_id, payer.token_id)
                 limit = limits.of(purse.kind, payer.jwt_limit_nanos)
-                unspent = 0 if limit is None else limit - spent
-                taken = await leases.take(connection, purse.key, self.gateway, wanted, unspent)
+                taken = await leases.take(connection, purse.key, self.gateway, wanted, limit)
             purse.allowed += taken.nanos
-        purse.set_limit(limit)
+        if news == self.news:
+            purse.set_limit(limit)
         return limit is not None and taken.nanos < wanted and taken.elsewhere_nanos > 0
 
     async def _recall(self, key: str) -> bool:

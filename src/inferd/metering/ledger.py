@@ -218,6 +218,8 @@ class Ledger:
         None: of all accounts, each with its next request.
         """
         self._generation += 1
+        if self._leases is not None:
+            self._leases.news += 1
         if account_id is None:
             self._plans.clear()
             return

@@ -60,6 +60,7 @@ async def enter(connection: AsyncConnection, gateway: str) -> int:
 
 async def beat(connection: AsyncConnection, gateway: str, epoch_unix_ns: int) -> None:
     """Say that the gateway lives. Raises Unavailable if another process took its name."""
+    await _lightly(connection)
     changed = await _say(
         connection,
         f"UPDATE gateways SET seen_unix_ns = {_NOW} WHERE id = :gateway AND epoch_unix_ns = :epoch",
@@ -67,32 +68,33 @@ async def beat(connection: AsyncConnection, gateway: str, epoch_unix_ns: int) ->
         epoch=epoch_unix_ns,
     )
     if changed != 1:
-        raise Unavailable(f"Another process runs as gateway {gateway}: this one must stop.")
+        raise _replaced(gateway)
 
 
-async def lock(connection: AsyncConnection, purse: str) -> int:
-    """Hold the purse until the transaction ends; returns what is spent of it."""
+async def require_own(connection: AsyncConnection, gateway: str, epoch_unix_ns: int) -> None:
+    """Raise Unavailable if another process took the gateway's name."""
+    query = text("SELECT 1 FROM gateways WHERE id = :gateway AND epoch_unix_ns = :epoch")
+    values = {"gateway": gateway, "epoch": epoch_unix_ns}
+    if (await connection.execute(query, values)).first() is None:
+        raise _replaced(gateway)
+
+
+async def take(
+    connection: AsyncConnection, purse: str, gateway: str, wanted: int, limit: int | None
+) -> Taken:
+    """Lease at least `wanted` nano-dollars, or all that is free. Nothing without a limit."""
+    values = {"purse": purse, "gateway": gateway}
+    free, elsewhere = await _free(connection, purse, gateway, limit)
+    if not free:
+        # Nobody's settlement waits for the refusals of an empty purse.
+        return Taken(0, elsewhere)
     await _say(
         connection,
         "INSERT INTO purses (key, spent_nanos) VALUES (:purse, 0) ON CONFLICT (key) DO NOTHING",
         purse=purse,
     )
-    query = text("SELECT spent_nanos FROM purses WHERE key = :purse FOR UPDATE")
-    return int((await connection.execute(query, {"purse": purse})).scalar_one())
-
-
-async def take(
-    connection: AsyncConnection, purse: str, gateway: str, wanted: int, unspent: int
-) -> Taken:
-    """Lease at least `wanted` of a locked purse, or all that is free. `unspent`: limit − spent."""
-    query = text(
-        "SELECT COALESCE(SUM(nanos), 0)::bigint, "
-        "COALESCE(SUM(nanos) FILTER (WHERE gateway <> :gateway), 0)::bigint "
-        "FROM leases WHERE purse = :purse"
-    )
-    values = {"purse": purse, "gateway": gateway}
-    leased, elsewhere = (await connection.execute(query, values)).one()
-    free = max(0, unspent - leased)
+    await connection.execute(text("SELECT 1 FROM purses WHERE key = :purse FOR UPDATE"), values)
+    free, elsewhere = await _free(connection, purse, gateway, limit)
     nanos = min(free, max(wanted, free // SHARE))
     if nanos:
         await _say(
@@ -102,23 +104,42 @@ async def take(
             nanos=nanos,
             **values,
         )
+    else:
+        await _lightly(connection)
     return Taken(nanos, elsewhere)
 
 
-async def recall(connection: AsyncConnection, purse: str, gateway: str) -> int:
-    """Ask the other living gateways for what they do not need; returns how many were asked."""
-    # One recall of a purse at a time: two would lock the others' rows in different orders.
-    await lock(connection, purse)
-    asked = await _say(
-        connection,
-        "UPDATE leases SET recalled = TRUE WHERE purse = :purse AND nanos > 0 "
-        f"AND gateway IN ({_OTHERS})",
-        purse=purse,
-        gateway=gateway,
+async def _free(
+    connection: AsyncConnection, purse: str, gateway: str, limit: int | None
+) -> tuple[int, int]:
+    """(what nobody has leased or spent, what other gateways have leased)."""
+    query = text(
+        "SELECT COALESCE((SELECT spent_nanos FROM purses WHERE key = :purse), 0), "
+        "COALESCE(SUM(nanos), 0)::bigint, "
+        "COALESCE(SUM(nanos) FILTER (WHERE gateway <> :gateway), 0)::bigint "
+        "FROM leases WHERE purse = :purse"
     )
-    if asked:
-        await _notify(connection, RECALLED + purse)
-    return asked
+    values = {"purse": purse, "gateway": gateway}
+    spent, leased, elsewhere = (await connection.execute(query, values)).one()
+    return (0 if limit is None else max(0, limit - spent - leased)), elsewhere
+
+
+async def recall(connection: AsyncConnection, purse: str, gateway: str) -> bool:
+    """Ask the other living gateways for what they do not need; False if there is none to ask."""
+    values = {"purse": purse, "gateway": gateway}
+    asked = f"{_OTHERS} AND leases.nanos > 0"
+    if not (await connection.execute(text(f"SELECT EXISTS ({asked})"), values)).scalar_one():
+        return False
+    await _lightly(connection)
+    await _say(
+        connection,
+        "UPDATE leases SET recalled = TRUE WHERE purse = :purse AND gateway IN "
+        # In one order, so that two recalls never wait for each other.
+        f"({asked} AND NOT leases.recalled ORDER BY leases.gateway FOR UPDATE OF leases)",
+        **values,
+    )
+    await _notify(connection, RECALLED + purse)
+    return True
 
 
 async def unanswered(connection: AsyncConnection, purse: str, gateway: str) -> bool:
@@ -130,6 +151,7 @@ async def unanswered(connection: AsyncConnection, purse: str, gateway: str) -> b
 
 async def give_back(connection: AsyncConnection, purse: str, gateway: str, nanos: int) -> None:
     """Make the gateway's lease smaller, by 0 too: that answers a recall."""
+    await _lightly(connection)
     await _say(
         connection,
         "UPDATE leases SET nanos = nanos - :nanos, recalled = FALSE "
@@ -151,6 +173,15 @@ async def outside(connection: AsyncConnection, purse: str) -> int:
     """What all gateways together have leased."""
     query = text("SELECT COALESCE(SUM(nanos), 0)::bigint FROM leases WHERE purse = :purse")
     return int((await connection.execute(query, {"purse": purse})).scalar_one())
+
+
+async def _lightly(connection: AsyncConnection) -> None:
+    """Do not wait for the disk: what is lost with the server's power costs nobody money."""
+    await connection.execute(text("SET LOCAL synchronous_commit TO OFF"))
+
+
+def _replaced(gateway: str) -> Unavailable:
+    return Unavailable(f"Another process runs as gateway {gateway}: this one must stop.")
 
 
 async def _notify(connection: AsyncConnection, notice: str) -> None:
