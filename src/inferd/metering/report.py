@@ -15,7 +15,6 @@ from inferd.storage.rollups import Slice, UsageSum, View
 
 Grouping = Literal["month", "day", "model", "token", "tag", "tier", "end_user", "account"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
-DAYS_MAX = 366 * 100
 
 __all__ = ["GROUPINGS", "Grouping", "Report", "Slice", "UsageSum", "View", "usage_report"]
 
@@ -34,11 +33,13 @@ async def usage_report(database: Database, by: Grouping, part: Slice, limit: int
     """Sums of a slice. Rows are the dearest first, days and months in their order."""
     if by == "end_user" and (part.model is not None or part.tag is not None):
         raise BadRequest("End users are not summed by model or tag.", param="by")
-    timed = by in ("day", "month")
     async with database.reading() as connection:
-        total = await rollups.total(connection, part)
-        group: rollups.Grouping = "day" if by == "month" else by
-        found = list(await rollups.sums(connection, group, part, DAYS_MAX if timed else limit + 1))
+        if by == "end_user":
+            total = await rollups.total(connection, part)
+            found = await rollups.end_users(connection, part, limit + 1)
+        else:
+            found = await rollups.sums(connection, "day" if by == "month" else by, part)
+            total = _total(found)
     if by == "end_user" and len(found) <= limit:
         found += _unnamed(found, total)
     if by == "day":
@@ -46,6 +47,13 @@ async def usage_report(database: Database, by: Grouping, part: Slice, limit: int
     elif by == "month":
         found = _months(found)
     return Report(found[:limit], total, len(found) > limit)
+
+
+def _total(rows: Sequence[UsageSum]) -> UsageSum:
+    total = UsageSum("", *[0] * (len(UsageSum.__struct_fields__) - 1))
+    for row in rows:
+        total = _plus(total, row, 1)
+    return total
 
 
 def _renamed(row: UsageSum, key: str) -> UsageSum:

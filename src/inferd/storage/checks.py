@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import NullPool, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from inferd.storage import postgres
 from inferd.storage.database import Database
 from inferd.storage.ledger_statements import month_of
 from inferd.storage.tables import entries
-from inferd.storage.tables_usage import SUMS, end_user_rollups, rollups
+from inferd.storage.tables_usage import SUMS
 
 SHOWN_MAX = 100
 """Sentences of one check."""
@@ -50,17 +52,35 @@ class Billed(NamedTuple):
 @asynccontextmanager
 async def snapshot(database: Database) -> AsyncGenerator[AsyncConnection]:
     """A connection that sees the database as it is now, until the end."""
-    async with database.reading() as connection:
-        if database.dialect == "postgresql":
-            await connection.execute(
-                text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            )
-        else:
+    async with unhurried(database) as connection:
+        if database.dialect == "sqlite":
             await connection.exec_driver_sql("BEGIN")
+        else:
+            how = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            await connection.execute(text(how))
         try:
             yield connection
         finally:
             await connection.rollback()
+
+
+@asynccontextmanager
+async def unhurried(database: Database) -> AsyncGenerator[AsyncConnection]:
+    """A connection whose statements may take as long as they need."""
+    if database.dialect == "sqlite":
+        async with database.reading() as connection:
+            yield connection
+        return
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=partial(postgres.connect, database.url, statement_seconds=None),
+        poolclass=NullPool,
+    )
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
 
 
 async def billed(connection: AsyncConnection) -> AsyncIterator[Sequence[Billed]]:
@@ -76,14 +96,21 @@ async def billed(connection: AsyncConnection) -> AsyncIterator[Sequence[Billed]]
 async def every(connection: AsyncConnection) -> list[str]:
     """All checks but those of single entries."""
     found = [
-        *await _rollup_differences(connection, "rollups", _ROLLUP_OF_ENTRY),
-        *await _rollup_differences(connection, "end_user_rollups", _END_USER_OF_ENTRY),
-        *await _purse_differences(connection),
+        one for table, key in _ROLLUPS for one in await _rollup_differences(connection, table, key)
     ]
+    found += await _purse_differences(connection)
     for query, sentence in _CHECKS:
         rows = await connection.execute(text(f"{query} LIMIT {SHOWN_MAX}"))
         found += [sentence.format(*map(_whole, row)) for row in rows]
     return found
+
+
+def rebuilding() -> list[str]:
+    """Statements that fill empty roll-ups from the entries."""
+    return [
+        f"INSERT INTO {table} ({', '.join((*key, *_SUM_OF_ENTRY))}) {_summed(table, key)}"
+        for table, key in _ROLLUPS
+    ]
 
 
 async def held(connection: AsyncConnection, gateway: str, before_unix_ns: int) -> list[str]:
@@ -112,6 +139,14 @@ _END_USER_OF_ENTRY = {
     "end_user": "end_user",
     "unit": "COALESCE(unit, '')",
 }
+_ROLLUPS = (
+    ("rollups", _ROLLUP_OF_ENTRY),
+    (
+        "account_rollups",
+        {name: _ROLLUP_OF_ENTRY[name] for name in ("day", "account_id", "model", "unit")},
+    ),
+    ("end_user_rollups", _END_USER_OF_ENTRY),
+)
 _SUM_OF_ENTRY = {
     "requests": "COUNT(*)",
     **{name: f"SUM({name})" for name in SUMS if name != "requests"},
@@ -258,6 +293,3 @@ _CHECKS: tuple[tuple[str, str], ...] = (
     ),
 )
 """Query → sentence."""
-
-assert set(_ROLLUP_OF_ENTRY) == {column.name for column in rollups.primary_key}
-assert set(_END_USER_OF_ENTRY) == {column.name for column in end_user_rollups.primary_key}

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from inferd.storage.rollup_statements import (
+    ADD_ACCOUNT,
     ADD_END_USER,
     ADD_ROLLUP,
+    account_rows,
     end_user_rows,
     rollup_rows,
 )
@@ -84,6 +86,7 @@ def booked(settles: Sequence[Settle]) -> list[Batch]:
         _spent(settles),
         _off_leases(settles),
         Batch(ADD_ROLLUP, rollup_rows(entries)),
+        Batch(ADD_ACCOUNT, account_rows(entries)),
         Batch(ADD_END_USER, end_user_rows(entries)),
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from inferd.storage.rows import EntryRow
-from inferd.storage.tables_usage import SUMS, end_user_rollups, rollups
+from inferd.storage.tables_usage import SUMS, account_rollups, end_user_rollups, rollups
 
 DAY_NS = 86_400_000_000_000
 
@@ -29,6 +29,9 @@ ADD_ROLLUP = _adding("rollups", [column.name for column in rollups.primary_key])
 ADD_END_USER = _adding("end_user_rollups", [column.name for column in end_user_rollups.primary_key])
 
 
+ADD_ACCOUNT = _adding("account_rollups", [column.name for column in account_rollups.primary_key])
+
+
 def day_of(unix_ns: int) -> int:
     """Whole days since 1970, UTC."""
     return unix_ns // DAY_NS
@@ -39,6 +42,11 @@ def rollup_rows(entries: Iterable[EntryRow]) -> list[tuple[Any, ...]]:
     return _summed(entries, _rollup_key)
 
 
+def account_rows(entries: Iterable[EntryRow]) -> list[tuple[Any, ...]]:
+    """Values of ADD_ACCOUNT."""
+    return _summed(entries, _account_key)
+
+
 def end_user_rows(entries: Iterable[EntryRow]) -> list[tuple[Any, ...]]:
     """Values of ADD_END_USER, of those entries that name one."""
     return _summed((entry for entry in entries if entry.end_user is not None), _end_user_key)
@@ -46,8 +54,8 @@ def end_user_rows(entries: Iterable[EntryRow]) -> list[tuple[Any, ...]]:
 
 def _rollup_key(entry: EntryRow) -> _Key:
     return (
-        entry.account_id,
         day_of(entry.settled_unix_ns),
+        entry.account_id,
         entry.token_id,
         entry.model,
         entry.tier,
@@ -59,7 +67,12 @@ def _rollup_key(entry: EntryRow) -> _Key:
 
 def _end_user_key(entry: EntryRow) -> _Key:
     day = day_of(entry.settled_unix_ns)
-    return (entry.account_id, day, entry.token_id, entry.end_user, entry.unit or "")
+    return (day, entry.account_id, entry.token_id, entry.end_user, entry.unit or "")
+
+
+def _account_key(entry: EntryRow) -> _Key:
+    day = day_of(entry.settled_unix_ns)
+    return (day, entry.account_id, entry.model, entry.unit or "")
 
 
 def _summed(entries: Iterable[EntryRow], key_of: Callable[[EntryRow], _Key]) -> list[_Key]:

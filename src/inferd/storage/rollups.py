@@ -11,11 +11,11 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     CompoundSelect,
     Select,
     Table,
-    case,
     cast,
     func,
     literal,
@@ -26,9 +26,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.tables import tokens
 from inferd.storage.tables_operation import sessions
-from inferd.storage.tables_usage import SUMS, end_user_rollups, rollups
+from inferd.storage.tables_usage import SUMS, account_rollups, end_user_rollups, rollups
 
-Grouping = Literal["model", "token", "day", "end_user", "tag", "tier", "account"]
+Grouping = Literal["model", "token", "day", "tag", "tier", "account"]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -92,30 +92,44 @@ class LineSum(msgspec.Struct, frozen=True):
     cost_nanos: int
 
 
-UNIT_SUMS = UsageSum.__struct_fields__[6:]
+_FIGURES = UsageSum.__struct_fields__[1:]
+_KEYS: dict[Grouping, str] = {
+    "model": "model",
+    "token": "token_id",
+    "day": "day",
+    "tag": "tag",
+    "tier": "tier",
+    "account": "account_id",
+}
 _AT_ONCE = 500
 """Values of one IN: databases take a few thousand at most."""
 
 
-async def sums(
-    connection: AsyncConnection, by: Grouping, part: Slice, limit: int
-) -> Sequence[UsageSum]:
+async def sums(connection: AsyncConnection, by: Grouping, part: Slice) -> list[UsageSum]:
     """Sums by group: days in their order, all else the dearest first."""
-    table = end_user_rollups if by == "end_user" else rollups
-    key = _key(by)
+    table = _table(by, part)
+    key = table.c[_KEYS[by]]
+    found = await _by_unit(connection, key, table, part)
+    if by == "day":
+        return sorted(found, key=lambda one: int(one.key))
+    return sorted(found, key=lambda one: (-one.cost_nanos, one.key))
+
+
+async def end_users(connection: AsyncConnection, part: Slice, limit: int) -> list[UsageSum]:
+    """Sums by end user, the dearest first: there may be more of them than fit into memory."""
+    table = end_user_rollups
     cost = _whole(func.sum(table.c.cost_nanos))
-    query = select(key, *_sums(table)).group_by(key).limit(limit)
-    query = query.order_by(key) if by == "day" else query.order_by(cost.desc(), key)
-    found = await connection.execute(_within(query, table, part))
-    return [UsageSum(str(key), *values) for key, *values in found]
+    key = table.c.end_user
+    dearest = select(key).group_by(key).order_by(cost.desc(), key).limit(limit)
+    chosen = _within(dearest, table, part).subquery()
+    found = await _by_unit(connection, key, table, part, key.in_(select(chosen.c.end_user)))
+    return sorted(found, key=lambda one: (-one.cost_nanos, one.key))
 
 
 async def total(connection: AsyncConnection, part: Slice) -> UsageSum:
     """The sum of everything in the slice."""
-    query = select(*(func.coalesce(one, 0) for one in _sums(rollups)))
-    row = (await connection.execute(_within(query, rollups, part))).one()
-    values: tuple[int, ...] = tuple(row)
-    return UsageSum("", *values)
+    found = await _by_unit(connection, literal(""), _table("model", part), part)
+    return found[0] if found else UsageSum("", *[0] * len(UsageSum.__struct_fields__[1:]))
 
 
 async def lines(
@@ -134,7 +148,9 @@ async def lines(
 
 async def first_day(connection: AsyncConnection, view: View) -> int | None:
     """The first day with usage; None: there is none yet."""
-    query = _seen(select(func.min(rollups.c.day)), rollups, view)
+    everybody = view.person_id is None and view.token_id is None
+    table = account_rollups if everybody else rollups
+    query = _seen(select(func.min(table.c.day)), table, view)
     found = (await connection.execute(query)).scalar()
     return None if found is None else int(found)
 
@@ -172,17 +188,12 @@ async def token_names(connection: AsyncConnection, token_ids: Sequence[str]) -> 
     return names
 
 
-def _key(by: Grouping) -> ColumnElement[Any]:
-    keys: dict[Grouping, ColumnElement[Any]] = {
-        "model": rollups.c.model,
-        "token": rollups.c.token_id,
-        "day": rollups.c.day,
-        "end_user": end_user_rollups.c.end_user,
-        "tag": rollups.c.tag,
-        "tier": rollups.c.tier,
-        "account": rollups.c.account_id,
-    }
-    return keys[by]
+def _table(by: Grouping, part: Slice) -> Table:
+    """The coarsest roll-ups that can tell it."""
+    view = part.view
+    narrow = (view.person_id, view.token_id, part.token_id, part.tag)
+    whole = by in ("day", "model", "account") and narrow == (None,) * len(narrow)
+    return account_rollups if whole else rollups
 
 
 def _whole(value: ColumnElement[Any]) -> ColumnElement[int]:
@@ -190,15 +201,26 @@ def _whole(value: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(value, BigInteger)
 
 
-def _sums(table: Table) -> list[ColumnElement[int]]:
-    plain = ("requests", "input_tokens", "cached_tokens", "output_tokens", "cost_nanos")
-    return [
-        *(_whole(func.sum(table.c[name])) for name in plain),
-        *(
-            _whole(func.sum(case((table.c.unit == unit, table.c.quantity), else_=0)))
-            for unit in UNIT_SUMS
-        ),
-    ]
+async def _by_unit(
+    connection: AsyncConnection,
+    key: ColumnElement[Any],
+    table: Table,
+    part: Slice,
+    *which: ColumnElement[bool],
+) -> list[UsageSum]:
+    """Sums by key and unit, folded: one pass over the rows, however many units there are."""
+    query = select(key, table.c.unit, *(_whole(func.sum(table.c[name])) for name in SUMS))
+    grouped = (table.c.unit,) if isinstance(key, BindParameter) else (key, table.c.unit)
+    query = _within(query, table, part).where(*which).group_by(*grouped)
+    found: dict[str, dict[str, int]] = {}
+    for one, unit, *values in await connection.execute(query):
+        summed = found.setdefault(str(one), dict.fromkeys(_FIGURES, 0))
+        for name, value in zip(SUMS, values, strict=True):
+            # What is billed by tokens alone has no quantity.
+            figure = unit if name == "quantity" else name
+            if figure:
+                summed[figure] += value
+    return [UsageSum(one, **summed) for one, summed in found.items()]
 
 
 def _within(query: Select[*tuple[Any, ...]], table: Table, part: Slice) -> Select[*tuple[Any, ...]]:

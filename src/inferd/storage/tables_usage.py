@@ -17,9 +17,9 @@ def _sums() -> list[Column[int]]:
 rollups = Table(
     "rollups",
     metadata,
-    Column("account_id", Text, primary_key=True),
-    # Whole days since 1970, UTC.
+    # Whole days since 1970, UTC. First in the key: a month of all accounts is one range of it.
     Column("day", BigInteger, primary_key=True),
+    Column("account_id", Text, primary_key=True),
     Column("token_id", Text, primary_key=True),
     Column("model", Text, primary_key=True),
     Column("tier", Text, primary_key=True),
@@ -31,20 +31,37 @@ rollups = Table(
     *_sums(),
     sqlite_with_rowid=False,
 )
-rollups_by_day = Index("rollups_by_day", rollups.c.day)
+rollups_by_account = Index("rollups_by_account", rollups.c.account_id, rollups.c.day)
+
+# The same sums, coarser: what the charts of a whole account and of all accounts are drawn from.
+account_rollups = Table(
+    "account_rollups",
+    metadata,
+    Column("day", BigInteger, primary_key=True),
+    Column("account_id", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+account_rollups_by_account = Index(
+    "account_rollups_by_account", account_rollups.c.account_id, account_rollups.c.day
+)
 
 end_user_rollups = Table(
     "end_user_rollups",
     metadata,
-    Column("account_id", Text, primary_key=True),
     Column("day", BigInteger, primary_key=True),
+    Column("account_id", Text, primary_key=True),
     Column("token_id", Text, primary_key=True),
     Column("end_user", Text, primary_key=True),
     Column("unit", Text, primary_key=True),
     *_sums(),
     sqlite_with_rowid=False,
 )
-end_user_rollups_by_day = Index("end_user_rollups_by_day", end_user_rollups.c.day)
+end_user_rollups_by_account = Index(
+    "end_user_rollups_by_account", end_user_rollups.c.account_id, end_user_rollups.c.day
+)
 
 duties = Table(
     "duties",

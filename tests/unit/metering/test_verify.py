@@ -102,9 +102,11 @@ BROKEN = {
     "no roll-up": ("DELETE FROM rollups WHERE tag = 'shop'", "0 requests of 0"),
     "a roll-up of nothing": (
         "INSERT INTO rollups VALUES "
-        "('acc', 5, 'tok', 'a/b', 'default', '', 1, '', 1, 0, 0, 0, 0, 0)",
+        "(5, 'acc', 'tok', 'a/b', 'default', '', 1, '', 1, 0, 0, 0, 0, 0)",
         "day 5",
     ),
+    "an account's roll-up": ("UPDATE account_rollups SET cost_nanos = 1", "account_rollups ("),
+    "no account's roll-up": ("DELETE FROM account_rollups", "account_rollups ("),
     "an end user": ("UPDATE end_user_rollups SET requests = 9", "end_user_rollups ("),
     "no end user": ("DELETE FROM end_user_rollups", "end_user_rollups ("),
     "a purse": ("UPDATE purses SET spent_nanos = 1 WHERE key = 'credit:acc'", "purse credit:acc"),

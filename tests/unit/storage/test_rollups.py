@@ -22,22 +22,33 @@ from tests.unit.storage.test_ledger_writer import entry, make_database
 
 ALL = Slice(View(None), 0, 40_000)
 SUMMED = (
-    "SELECT account_id, settled_unix_ns / 86400000000000, token_id, model, tier, "
+    "SELECT settled_unix_ns / 86400000000000, account_id, token_id, model, tier, "
     "COALESCE(unit, ''), price_id, COALESCE(tag, ''), COUNT(*), SUM(input_tokens), "
     "SUM(cached_tokens), SUM(output_tokens), SUM(quantity), SUM(cost_nanos) "
     "FROM entries GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8"
 )
 NAMED = (
-    "SELECT account_id, settled_unix_ns / 86400000000000, token_id, end_user, "
+    "SELECT settled_unix_ns / 86400000000000, account_id, token_id, end_user, "
     "COALESCE(unit, ''), COUNT(*), SUM(input_tokens), SUM(cached_tokens), SUM(output_tokens), "
     "SUM(quantity), SUM(cost_nanos) FROM entries WHERE end_user IS NOT NULL "
     "GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
 )
 
+COARSE = (
+    "SELECT settled_unix_ns / 86400000000000, account_id, model, COALESCE(unit, ''), COUNT(*), "
+    "SUM(input_tokens), SUM(cached_tokens), SUM(output_tokens), SUM(quantity), SUM(cost_nanos) "
+    "FROM entries GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+)
+TABLES = (
+    ("rollups", SUMMED, 8),
+    ("account_rollups", COARSE, 4),
+    ("end_user_rollups", NAMED, 5),
+)
+
 
 def assert_sums_are_right(path: Path) -> None:
     connection = sqlite3.connect(path)
-    for table, query, keys in (("rollups", SUMMED, 8), ("end_user_rollups", NAMED, 5)):
+    for table, query, keys in TABLES:
         order = ", ".join(str(number) for number in range(1, keys + 1))
         kept = connection.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()
         assert kept == connection.execute(query).fetchall()

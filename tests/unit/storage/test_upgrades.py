@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from inferd.access.tokens import Tokens
 from inferd.clock import SystemClock
 from inferd.errors import Unavailable
 from inferd.metering.verify import verify
+from inferd.storage import checks
 from inferd.storage.backup import snapshot
 from inferd.storage.database import HEAD, Database, migrate
+from inferd.storage.ledger_statements import keys_of, month_of
 from tests.gateway import ADMIN_TOKEN, gateway
 
 MIGRATIONS = Path(inferd.storage.__file__).parent / "migrations"
@@ -147,6 +150,25 @@ def make(path: Path, revision: str) -> None:
                 marks = ", ".join("?" * len(fit))
                 statement = f"INSERT INTO {table} ({', '.join(fit)}) VALUES ({marks})"
                 connection.execute(statement, list(fit.values()))
+        book(connection)
+
+
+def book(connection: sqlite3.Connection) -> None:
+    """The sums that a version keeps beside its entries."""
+    if columns(connection, "purses"):
+        connection.execute(
+            "INSERT INTO grants (id, account_id, nanos, note, granted_by, created_unix_ns) "
+            "SELECT id, id, credit_nanos, '', '', 1 FROM accounts WHERE credit_nanos IS NOT NULL"
+        )
+        spent: Counter[str] = Counter()
+        for row in rows()["entries"]:
+            payer = (row["account_id"], row["token_id"], None)
+            for key in keys_of(*payer, month_of(row["created_unix_ns"])):
+                spent[key] += row["cost_nanos"]
+        connection.executemany("INSERT INTO purses VALUES (?, ?)", spent.items())
+    if columns(connection, "rollups"):
+        for statement in checks.rebuilding():
+            connection.execute(statement)
 
 
 def upgrade(connection: Connection, revision: str) -> None:

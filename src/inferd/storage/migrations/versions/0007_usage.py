@@ -1,6 +1,7 @@
 """Price variants and discounts, sums of usage by day, tags, who did a nightly duty.
 
-Moves: every entry is summed into `rollups` and, with an end user, into `end_user_rollups`; a price
+Moves: every entry is summed into `rollups`, `account_rollups` and, with an end user,
+`end_user_rollups`; a price
 version learns its unit from its entries. Loses: nothing. Takes: about 10 s per million entries.
 
 Revision ID: 0007
@@ -36,11 +37,15 @@ def upgrade() -> None:
     _rollups()
     _duties()
     op.execute(
-        f"INSERT INTO rollups SELECT account_id, {_DAY}, token_id, model, tier, "
+        f"INSERT INTO rollups SELECT {_DAY}, account_id, token_id, model, tier, "
         f"COALESCE(unit, ''), price_id, '', {_SUMMED} FROM entries GROUP BY 1, 2, 3, 4, 5, 6, 7"
     )
     op.execute(
-        f"INSERT INTO end_user_rollups SELECT account_id, {_DAY}, token_id, end_user, "
+        f"INSERT INTO account_rollups SELECT {_DAY}, account_id, model, COALESCE(unit, ''), "
+        f"{_SUMMED} FROM entries GROUP BY 1, 2, 3, 4"
+    )
+    op.execute(
+        f"INSERT INTO end_user_rollups SELECT {_DAY}, account_id, token_id, end_user, "
         f"COALESCE(unit, ''), {_SUMMED} FROM entries WHERE end_user IS NOT NULL "
         "GROUP BY 1, 2, 3, 4, 5"
     )
@@ -68,8 +73,8 @@ def _prices() -> None:
 def _rollups() -> None:
     op.create_table(
         "rollups",
-        sa.Column("account_id", sa.Text, primary_key=True),
         sa.Column("day", sa.BigInteger, primary_key=True),
+        sa.Column("account_id", sa.Text, primary_key=True),
         sa.Column("token_id", sa.Text, primary_key=True),
         sa.Column("model", sa.Text, primary_key=True),
         sa.Column("tier", sa.Text, primary_key=True),
@@ -79,18 +84,28 @@ def _rollups() -> None:
         *_sums(),
         sqlite_with_rowid=False,
     )
-    op.create_index("rollups_by_day", "rollups", ["day"])
+    op.create_index("rollups_by_account", "rollups", ["account_id", "day"])
+    op.create_table(
+        "account_rollups",
+        sa.Column("day", sa.BigInteger, primary_key=True),
+        sa.Column("account_id", sa.Text, primary_key=True),
+        sa.Column("model", sa.Text, primary_key=True),
+        sa.Column("unit", sa.Text, primary_key=True),
+        *_sums(),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("account_rollups_by_account", "account_rollups", ["account_id", "day"])
     op.create_table(
         "end_user_rollups",
-        sa.Column("account_id", sa.Text, primary_key=True),
         sa.Column("day", sa.BigInteger, primary_key=True),
+        sa.Column("account_id", sa.Text, primary_key=True),
         sa.Column("token_id", sa.Text, primary_key=True),
         sa.Column("end_user", sa.Text, primary_key=True),
         sa.Column("unit", sa.Text, primary_key=True),
         *_sums(),
         sqlite_with_rowid=False,
     )
-    op.create_index("end_user_rollups_by_day", "end_user_rollups", ["day"])
+    op.create_index("end_user_rollups_by_account", "end_user_rollups", ["account_id", "day"])
 
 
 def _duties() -> None:
