@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 SOURCES := src tests scripts benchmarks
 
-.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-money bench-soak bench-speech-recognition bench-text-to-speech clean
+.PHONY: serve test test-diffusers test-transformers check fix chaos clients hostile fuzz bench bench-embeddings bench-engine bench-footprint bench-images bench-money bench-soak bench-speech-recognition bench-text-to-speech bench-usage clean
 
 serve: .venv/installed
 	$(BIN)/inferd serve
@@ -70,6 +70,9 @@ bench-speech-recognition: .venv/developing
 
 bench-text-to-speech: .venv/developing
 	$(BIN)/python benchmarks/text_to_speech/run.py
+
+bench-usage: .venv/developing
+	$(BIN)/python benchmarks/usage/run.py
 
 bench-footprint: .venv/developing
 	$(BIN)/python benchmarks/footprint/run.py
