@@ -7,6 +7,7 @@ root, so there it runs as another user.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -145,6 +146,25 @@ class PostgresServer(Server):
             return await connection.fetch(statement)
         finally:
             await connection.close()
+
+    def freeze(self) -> None:
+        """From now on it answers nobody, and hangs up on nobody."""
+        for pid in self._all():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        for pid in self._all():
+            os.kill(pid, signal.SIGCONT)
+
+    def _all(self) -> list[int]:
+        """The server's process and one for each connection."""
+        found = [self.pid]
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if int(status.read_text().rpartition(")")[2].split()[1]) == self.pid:
+                    found.append(int(status.parent.name))
+        return found
 
     def command(self) -> list[str]:
         """One small server; not synced, since no test cuts the power."""

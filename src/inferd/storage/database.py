@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +28,8 @@ __all__ = ["BUSY_TIMEOUT_MS", "HEAD", "Database", "migrate", "pragmas"]
 BUSY_TIMEOUT_MS = 5000
 POSTGRES_CONNECTIONS = 8
 """That one gateway keeps, besides its ledger's."""
+AWAY_SECONDS = 0.5
+"""A server that did not answer at all is not tried again for so long."""
 _SQLITE_AWAY = frozenset({5, 6, 8, 10, 11, 13, 14, 26})
 """Busy, locked, read-only, I/O error, corrupt, full, cannot open, no database."""
 
@@ -57,6 +66,7 @@ class Database:
             assert directory is not None, "beside PostgreSQL a gateway has its own directory"
             self.directory = directory
         """This gateway's own files: its journal, its blobs."""
+        self._away_until_seconds = 0.0
 
     @property
     def path(self) -> Path:
@@ -67,19 +77,36 @@ class Database:
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
         """A connection to read with. Raises Unavailable while the database is away."""
         with self._absence_told():
-            async with self.engine.connect() as connection:
-                yield connection
+            async with AsyncExitStack() as stack:
+                yield await self._in_time(stack, self.engine.connect())
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:
         """A transaction: committed at the end, rolled back on an error. Raises Unavailable."""
         with self._absence_told():
-            async with self.engine.begin() as connection:
-                yield connection
+            async with AsyncExitStack() as stack:
+                yield await self._in_time(stack, self.engine.begin())
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self.engine.dispose()
+        """Close all connections; a server that does not say goodbye is not waited for."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.engine.dispose(), postgres.CONNECT_SECONDS_MAX)
+
+    async def _in_time(
+        self, stack: AsyncExitStack, opening: AbstractAsyncContextManager[AsyncConnection]
+    ) -> AsyncConnection:
+        """Have a connection, or know soon that there is none: whoever comes waits for it."""
+        if self.dialect == "sqlite":
+            return await stack.enter_async_context(opening)
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._away_until_seconds:
+            raise TimeoutError("It did not answer a moment ago.")
+        try:
+            async with asyncio.timeout(postgres.CONNECT_SECONDS_MAX):
+                return await stack.enter_async_context(opening)
+        except TimeoutError:
+            self._away_until_seconds = loop.time() + AWAY_SECONDS
+            raise
 
     @contextmanager
     def _absence_told(self) -> Generator[None]:
@@ -130,4 +157,6 @@ def _postgres_engine(url: str) -> AsyncEngine:
         pool_timeout=postgres.CONNECT_SECONDS_MAX,
         # A server that was restarted must not cost one failed request for each connection.
         pool_pre_ping=True,
+        # Values are callers' own, and errors go to the log.
+        hide_parameters=True,
     )

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from inferd.errors import BadRequest, Unavailable
 from inferd.storage.database_url import shown
 
-CONNECT_SECONDS_MAX = 5.0
-STATEMENT_SECONDS_MAX = 30.0
+CONNECT_SECONDS_MAX = 3.0
+STATEMENT_SECONDS_MAX = 10.0
 """A server that has stopped without hanging up must not hold a request for ever."""
 _AWAY_CLASSES = ("08", "25", "40", "53", "57", "58", "F0", "XX")
 """SQLSTATE classes of a server that is starting, stopping, full, read-only or lost, and of a
@@ -107,5 +107,6 @@ def away(url: str, error: BaseException) -> Unavailable:
     return Unavailable(
         "The database cannot be reached at the moment.",
         retry_after_seconds=5,
-        detail=f"{shown(url)}: {type(error).__name__}: {error}",
+        # The first line alone: what follows are the statement and its values.
+        detail=f"{shown(url)}: {type(error).__name__}: {str(error).partition(chr(10))[0]}",
     )

@@ -2,7 +2,7 @@
 
 It says the same statements as the writer for SQLite, pipelined: a round trip for each kind and
 not for each write. While the database is away the journal counts as the commit. Until all of it
-is replayed, whatever comes goes behind it, so that the order stays.
+is replayed, whatever comes goes behind it, so that the order stays; nobody waits for the replay.
 """
 
 from __future__ import annotations
@@ -46,13 +46,17 @@ class PostgresWriter:
         """Journalled writes that broke a constraint when they were replayed: for a person."""
         self._replayed_bytes = 0
         """How much of the journal the database has."""
-        self._retry_at_seconds = 0.0
+        self._away = False
+        """The database has not taken the last group."""
+        self._turn = asyncio.Lock()
+        """Held while the journal grows, and while its last part is replayed."""
         self._queue: deque[_Item] = deque()
         self._arrived = asyncio.Event()
         self._recovered = asyncio.Event()
         self._closing = False
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
 
     @property
     def behind(self) -> bool:
@@ -87,45 +91,42 @@ class PostgresWriter:
         self._arrived.set()
         if self._task is not None:
             await self._task
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.wait([self._mending])
         if self._connection is not None:
             with suppress(TimeoutError, OSError):
                 await asyncio.wait_for(self._connection.close(), GROUP_SECONDS_MAX)
 
     async def _run(self) -> None:
-        while self.behind and await self._caught_up():
-            pass
+        if self.behind:
+            await self._caught_up()
         self._recovered.set()
+        if not self.healthy:
+            self._mend_soon()
         while self._queue or not self._closing:
-            await self._next()
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
             group = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
             if group:
                 _tell(group, await self._commit([write for write, _ in group]))
 
-    async def _next(self) -> None:
-        """Wait for work; while something is wrong, try to mend it now and then."""
-        if self._queue:
-            return
-        self._arrived.clear()
-        if self.healthy and not self.behind:
-            await self._arrived.wait()
-            return
-        try:
-            await asyncio.wait_for(self._arrived.wait(), RETRY_SECONDS)
-        except TimeoutError:
-            if await self._caught_up():
-                self.healthy = self._journal.keep_reserve()
-
     async def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
         """Commit a group; what came of each write."""
-        if self.behind:
-            await self._caught_up()
-        if not self.behind and (outcomes := await self._try(writes)) is not None:
-            if not self.healthy:
-                self.healthy = self._journal.keep_reserve()
-            return outcomes
-        return await self._to_journal(writes)
+        while True:
+            if not self.behind and not self._away:
+                outcomes = await self._try(writes)
+                if outcomes is not None:
+                    return outcomes
+                self._away = True
+            async with self._turn:
+                # While we waited for it the last of the journal may have been replayed.
+                if self.behind or self._away:
+                    return await self._to_journal(writes)
 
     async def _to_journal(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        self._mend_soon()
         try:
             await asyncio.to_thread(self._journal.append, writes)
         except OSError:
@@ -136,13 +137,48 @@ class PostgresWriter:
             self.healthy = False
         return [True] * len(writes)
 
+    def _mend_soon(self) -> None:
+        if self._mending is None or self._mending.done():
+            # Held by this object, cancelled in `close`.
+            self._mending = asyncio.get_running_loop().create_task(self._mend())
+
+    async def _mend(self) -> None:
+        """Try the database again and again. Groups go to the journal meanwhile, without waiting."""
+        while self.behind or self._away or not self.healthy:
+            await asyncio.sleep(RETRY_SECONDS)
+            if await self._caught_up():
+                self._away = False
+                self.healthy = self._journal.keep_reserve()
+
     async def _caught_up(self) -> bool:
-        """Replay one group of the journal; False if the database did not take it."""
-        if not self.behind:
-            return await self._try([]) is not None
-        writes, until = await asyncio.to_thread(
-            self._journal.read_some, self._replayed_bytes, GROUP_MAX
-        )
+        """Replay the journal; False if the database did not take it."""
+        # Asked before anything is held up for it.
+        if await self._try([]) is None:
+            return False
+        while self.behind:
+            writes, until = await self._read()
+            if len(writes) < GROUP_MAX:
+                return await self._replayed_last()
+            if not await self._replayed(writes, until):
+                return False
+        return True
+
+    async def _replayed_last(self) -> bool:
+        """The same for what is left, which nothing may be added to meanwhile."""
+        async with self._turn:
+            writes, until = await self._read()
+            if not await self._replayed(writes, until):
+                return False
+            if len(writes) < GROUP_MAX:
+                self._journal.clear()
+                self._replayed_bytes, self._away = 0, False
+            return True
+
+    async def _read(self) -> tuple[list[LedgerWrite], int]:
+        at = self._replayed_bytes
+        return await asyncio.to_thread(self._journal.read_some, at, GROUP_MAX)
+
+    async def _replayed(self, writes: Sequence[LedgerWrite], until: int) -> bool:
         outcomes = await self._try(writes)
         if outcomes is None:
             return False
@@ -150,16 +186,10 @@ class PostgresWriter:
         if refused:
             await asyncio.to_thread(self._refused.append, refused)
         self._replayed_bytes = until
-        if len(writes) < GROUP_MAX:
-            self._journal.clear()
-            self._replayed_bytes = 0
         return True
 
     async def _try(self, writes: Sequence[LedgerWrite]) -> list[_Outcome] | None:
-        """One transaction; None if the database is away, or was a moment ago."""
-        now = asyncio.get_running_loop().time()
-        if now < self._retry_at_seconds:
-            return None
+        """One transaction; None if the database is away."""
         for _ in range(CONFLICT_ATTEMPTS):
             try:
                 return await self._in_time(writes)
@@ -169,17 +199,18 @@ class PostgresWriter:
                 if not is_conflict(error):
                     break
         self._hang_up()
-        self._retry_at_seconds = asyncio.get_running_loop().time() + RETRY_SECONDS
         return None
 
     async def _in_time(self, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
         # The driver's own timeouts would wait for the server once more, to cancel and roll back.
         work = asyncio.ensure_future(self._write(writes))
         await asyncio.wait([work], timeout=GROUP_SECONDS_MAX)
-        if not work.done():
-            self._hang_up()
-            work.cancel()
-        return await work
+        if work.done():
+            return work.result()
+        self._hang_up()
+        work.cancel()
+        await asyncio.wait([work], timeout=RETRY_SECONDS)
+        raise TimeoutError("The database has not committed in time.")
 
     async def _write(self, writes: Sequence[LedgerWrite]) -> list[_Outcome]:
         """One transaction. A write that breaks a constraint is left out, the others are in."""
