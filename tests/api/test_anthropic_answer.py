@@ -17,7 +17,9 @@ from tests.api.anthropic_stream import accumulate, events
 from tests.gateway import echo_card
 
 WORK: Any = SimpleNamespace(
-    cost_nanos=5000, order=SimpleNamespace(tier="default", card=echo_card())
+    cost_nanos=5000,
+    order=SimpleNamespace(tier="default", card=echo_card()),
+    paid_tier="default",
 )
 USED = Usage(input_tokens=10, cached_tokens=4, output_tokens=7, reasoning_tokens=3)
 

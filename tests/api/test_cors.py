@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ async def test_every_route_answers_an_allowed_sites_preflight(tmp_path: Path) ->
     async with gateway(tmp_path, options=options(OURS)) as gate:
         stranger = Client(gate.client.app, token=None)
         for route in ROUTES:
-            path = route.path.replace("{rest}", "a/b")
+            # Only at the end of a path may it hold a slash.
+            path = re.sub("{rest}$", "a/b", route.path).replace("{rest}", "a")
             asked = {**ASKS, "access-control-request-headers": "authorization,x-stainless-os"}
             answer = await stranger.call("OPTIONS", path, b"", headers=asked)
             assert answer.status == 200, path
