@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from inferd.access.changes import Changes
+from inferd.access.follow_changes import FollowChanges
 from inferd.catalog.card import ModelCard
 from inferd.catalog.card_price import CardPrice
-from inferd.clock import ManualClock
+from inferd.clock import ManualClock, SystemClock
 from inferd.errors import BadRequest, Unavailable
 from inferd.metering.cost import cost
 from inferd.metering.prices import PriceBook, price_of
@@ -197,3 +200,41 @@ async def test_a_model_without_a_price_is_not_live(tmp_path: Path) -> None:
     async with shop_in(tmp_path) as shop:
         with pytest.raises(Unavailable):
             shop.book.current("a/unknown")
+
+
+async def test_a_price_set_at_one_gateway_applies_at_all_within_a_second(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        books: list[tuple[PriceBook, Changes]] = []
+        for name in ("a", "b", "c"):
+            database = Database(database_url, directory=tmp_path)
+            stack.push_async_callback(database.close)
+            changes, book = Changes(database), PriceBook(database, SystemClock())
+            await book.sync([CARD])
+            changes.listen("prices", book.hear)
+            follow = FollowChanges(changes, database, None, "prices-test", name)
+            await follow.open()
+            stack.push_async_callback(follow.close)
+            books.append((book, changes))
+        book, changes = books[0]
+        async with changes.writing() as change:
+            await book.set(change.connection, MODEL, CardPrice(input="42"))
+            change.touch("prices", MODEL)
+        async with asyncio.timeout(1):
+            while any(other.current(MODEL).input != 42_000_000_000 for other, _ in books):
+                await asyncio.sleep(0.01)
+
+
+async def test_gateways_that_start_at_once_begin_one_version(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        books: list[PriceBook] = []
+        for _ in range(6):
+            database = Database(database_url, directory=tmp_path)
+            stack.push_async_callback(database.close)
+            books.append(PriceBook(database, SystemClock()))
+        await asyncio.gather(*(book.sync([CARD]) for book in books))
+        assert len(await books[0].history(MODEL)) == 1
+        assert len({book.current(MODEL).id for book in books}) == 1
