@@ -17,6 +17,7 @@ from typing import Any
 
 from inferd.access.limit_rules import Applied, Key
 from inferd.access.limits import CONCURRENT_DEFAULT, Limits, Ticket, check_size, refused
+from inferd.access.server_clock import ServerClock
 from inferd.access.window import TICK_NS, WINDOW_NS, Bounds, Measure, Refusal
 from inferd.clock import Clock
 from inferd.errors import TooManyRequests, Unavailable
@@ -61,8 +62,8 @@ class SharedLimits(Limits):
         self._together = asyncio.Event()
         self._owned: dict[Key, tuple[int, int]] = {}
         """Requests and tokens of the last minute when the others were lost sight of."""
-        self._offset_ns = clock.unix_ns() - int(clock.seconds() * 1e9)
-        self.now_ns: Callable[[], int] = lambda: int(clock.seconds() * 1e9) + self._offset_ns
+        self._server = ServerClock(clock.unix_ns() - self._own_ns())
+        self.now_ns: Callable[[], int] = lambda: self._server.earliest(self._own_ns())
         # Nothing is known of the last minute: nothing of it is ours.
         self._apart_ns = self.now_ns()
         self._beating: asyncio.Task[None] | None = None
@@ -134,12 +135,13 @@ class SharedLimits(Limits):
             (index, refusal) = worst
             limit = applied[index].bounds[_MEASURES.index(refusal.measure)]
             raise refused(applied[index].key, refusal._replace(limit=limit or 0))
-        # This clock may be behind the server's by the time of one answer: nothing may end early.
-        ticket.tick = now_ns // TICK_NS + 1
+        # Forgotten by the earliest time that it can be, stamped with the latest: none ends early.
+        ticket.tick = self._server.latest(self._own_ns()) // TICK_NS
         self.count(ticket, applied, ticket.tick * TICK_NS)
 
     async def _ask(self, ticket: Ticket, applied: tuple[Applied, ...], said: str) -> list[Any]:
         asked = [Asked(name_of(each.key), each.bounds) for each in applied]
+        sent_ns = self._own_ns()
         answering = self._counts.enter(asked, ticket.tokens, said)
         try:
             answer = await asyncio.shield(answering)
@@ -148,7 +150,7 @@ class SharedLimits(Limits):
         except asyncio.CancelledError:
             answering.add_done_callback(partial(self._take_back, ticket.tokens, applied))
             raise
-        self._hear(answer)
+        self._hear(sent_ns, answer)
         return _STRANGE if answer[0] == "strange" else answer
 
     def _take_back(
@@ -227,7 +229,7 @@ class SharedLimits(Limits):
         counts, now_ns = self._counts, self.now_ns()
         counts.session = secrets.token_hex(4)
         joining = counts.join(self._others, unreported=self._unreported)
-        joining.add_done_callback(self._joined)
+        joining.add_done_callback(partial(self._joined, self._own_ns()))
         for key, counter in self.counters.items():
             counter.forget(now_ns)
             entries = [
@@ -239,32 +241,35 @@ class SharedLimits(Limits):
         self._linked = True
         self._unreported = False
 
-    def _joined(self, joining: asyncio.Future[list[Any]]) -> None:
+    def _joined(self, sent_ns: int, joining: asyncio.Future[list[Any]]) -> None:
         if not joining.cancelled() and joining.exception() is None:
-            self._set_clock(joining.result()[1])
-            self._counts.beat().add_done_callback(self._beaten)
+            self._set_clock(sent_ns, joining.result()[1])
+            self._beat()
 
     async def _beat_on(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             if self._linked:
-                self._counts.beat().add_done_callback(self._beaten)
+                self._beat()
 
-    def _beaten(self, beating: asyncio.Future[list[Any]]) -> None:
+    def _beat(self) -> None:
+        self._counts.beat().add_done_callback(partial(self._beaten, self._own_ns()))
+
+    def _beaten(self, sent_ns: int, beating: asyncio.Future[list[Any]]) -> None:
         if beating.cancelled() or beating.exception() is not None:
             return
         answer = beating.result()
         if answer[0] == "yes":
             self._others = sorted(answer[3:])
-        self._hear(answer)
+        self._hear(sent_ns, answer)
 
-    def _hear(self, answer: list[Any]) -> None:
+    def _hear(self, sent_ns: int, answer: list[Any]) -> None:
         """Follow what an answer says of all gateways."""
         if answer[0] == "strange":
             if self._linked:
                 self._join()
             return
-        self._set_clock(answer[1])
+        self._set_clock(sent_ns, answer[1])
         if answer[0] == "apart" or not answer[2]:
             self._part()
         elif not self._shared:
@@ -272,9 +277,11 @@ class SharedLimits(Limits):
             self._owned = {}
             self._together.set()
 
-    def _set_clock(self, tick: int) -> None:
-        """Go by the server's time, later by an answer's way at most: nothing ends early here."""
-        self._offset_ns = tick * TICK_NS - int(self._clock.seconds() * 1e9)
+    def _set_clock(self, sent_ns: int, tick: int) -> None:
+        self._server.read(sent_ns, self._own_ns(), tick * TICK_NS, (tick + 1) * TICK_NS)
+
+    def _own_ns(self) -> int:
+        return int(self._clock.seconds() * 1e9)
 
 
 def _no(answer: list[Any], applied: tuple[Applied, ...]) -> TooManyRequests:

@@ -7,6 +7,8 @@
 local TICK_US = 5000
 local WINDOW_TICKS = 12000
 local HEARD_US = 3000000
+local SILENT_US = 1200000
+local SECOND_TICKS = 200
 local CALM_US = 1500000
 local WINDOW_US = 65000000
 local WINDOW_MS = 65000
@@ -46,14 +48,28 @@ local function is_shared()
   return 1
 end
 
+local function remove(held, ticks, member)
+  local r = tonumber(redis.call('HGET', held, 'r:' .. member) or 0)
+  local t = tonumber(redis.call('HGET', held, 't:' .. member) or 0)
+  redis.call('HINCRBY', held, 'R', -r)
+  redis.call('HINCRBY', held, 'T', -t)
+  redis.call('HDEL', held, 'r:' .. member, 't:' .. member)
+  redis.call('ZREM', ticks, member)
+end
+
+-- It may be cut off and letting in as much as it had used: what it holds is kept for it.
+local function is_silent(name)
+  local at = tonumber(redis.call('ZSCORE', beats, name) or us)
+  return at < us - SILENT_US and at >= us - WINDOW_US
+end
+
 local function forget(held, ticks)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', ticks, '-inf', tick)) do
-    local r = tonumber(redis.call('HGET', held, 'r:' .. member) or 0)
-    local t = tonumber(redis.call('HGET', held, 't:' .. member) or 0)
-    redis.call('HINCRBY', held, 'R', -r)
-    redis.call('HINCRBY', held, 'T', -t)
-    redis.call('HDEL', held, 'r:' .. member, 't:' .. member)
-    redis.call('ZREM', ticks, member)
+    if is_silent(string.match(member, '^[^:]*')) then
+      redis.call('ZADD', ticks, tick + SECOND_TICKS, member)
+    else
+      remove(held, ticks, member)
+    end
   end
 end
 
@@ -99,6 +115,7 @@ end
 -- then for each counter its bounds in flight, of requests and of tokens, -1 for none.
 local function enter()
   if is_strange() then return {'strange'} end
+  redis.call('ZADD', beats, us, gateway)
   local tokens, said = tonumber(ARGV[4]), ARGV[5]
   local counters = (#KEYS - 2) / 3
   local shared = is_shared()
@@ -203,12 +220,7 @@ local function seed()
   end
   forget(held, ticks)
   for _, member in ipairs(redis.call('ZRANGE', ticks, 0, -1)) do
-    if string.sub(member, 1, #gateway + 1) == gateway .. ':' then
-      redis.call('HINCRBY', held, 'R', -tonumber(redis.call('HGET', held, 'r:' .. member) or 0))
-      redis.call('HINCRBY', held, 'T', -tonumber(redis.call('HGET', held, 't:' .. member) or 0))
-      redis.call('HDEL', held, 'r:' .. member, 't:' .. member)
-      redis.call('ZREM', ticks, member)
-    end
+    if string.sub(member, 1, #gateway + 1) == gateway .. ':' then remove(held, ticks, member) end
   end
   for i = 5, #ARGV, 3 do add(held, ticks, ARGV[i], ARGV[i + 1], ARGV[i + 2]) end
   return 1
