@@ -25,10 +25,10 @@ _REFUSALS = {
     "404": "No such model or thing.",
     "405": "The path exists, the method does not.",
     "408": "A URL in the body could not be fetched in time.",
-    "409": "The name is taken.",
+    "409": "The name is taken, or a call of the same Idempotency-Key runs.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
-    "422": "The body does not fit the schema.",
+    "422": "The body does not fit the schema, or not the Idempotency-Key.",
     "429": "A limit was hit or the queue is full; see Retry-After.",
     "500": "The engine broke.",
     "502": "The model server behind answered badly.",
@@ -93,6 +93,14 @@ _SCHEMAS: Json = {
     },
 }
 
+_IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "Sent again within 24 hours, the call is answered the same and billed once.",
+}
+
 
 def openapi_document(routes: list[Route]) -> Json:
     """OpenAPI 3.1. Deterministic: the same routes give the same document."""
@@ -145,6 +153,8 @@ def _operation(route: Route, schema_of: dict[type, Any]) -> Json:
                 "description": "May contain slashes.",
             }
         ]
+    if route.method == "POST" and route.access == "inference" and "token" not in route.path:
+        operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
     if route.takes is not None:
         body = {"application/json": {"schema": schema_of[route.takes]}}
         operation["requestBody"] = {"required": True, "content": body}

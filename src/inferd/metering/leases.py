@@ -67,6 +67,7 @@ class Leases:
         """Purse → whoever waits for the others' answers."""
         self._recalled = asyncio.Event()
         """Set when another gateway wants a part of a purse."""
+        self._returning: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -82,9 +83,10 @@ class Leases:
 
     async def close(self) -> None:
         """Give back what is not spent."""
-        for task in self._tasks:
+        tasks = self._tasks if self._returning is None else [*self._tasks, self._returning]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(InferdError):
             await self.give_back([key for key, one in self._purses().items() if one.allowed])
 
@@ -107,6 +109,20 @@ class Leases:
                 counter.waiting.remove(waiter)
             elif _is_promised(waiter):
                 purse.promised -= nanos
+
+    def give_back_soon(self, keys: list[str]) -> None:
+        """Return what nobody needs, in the background; what comes meanwhile waits for next time."""
+        if self._returning is None and keys:
+            # Held by this object, cancelled in `close`.
+            self._returning = asyncio.get_running_loop().create_task(self._give_back_quietly(keys))
+
+    async def _give_back_quietly(self, keys: list[str]) -> None:
+        try:
+            await self.give_back(keys)
+        except InferdError as error:
+            _log.warning("leases could not be given back: %s", error)
+        finally:
+            self._returning = None
 
     async def give_back(self, keys: list[str]) -> None:
         """Return what nobody needs of these purses; of one without a lease, answer so."""

@@ -36,8 +36,10 @@ from inferd.storage.rows import (
 )
 from inferd.storage.writers import Writer
 
-PURSES_MAX = 100_000
+PURSES_MAX = 30_000
 """In memory; beyond it those are forgotten that nothing running needs."""
+FORGET_SECONDS = 10.0
+"""At least so long between two times of forgetting."""
 
 
 class Ledger:
@@ -58,6 +60,7 @@ class Ledger:
         self._plans: dict[Payer, Plan] = {}
         self._generation = 0
         """Changes when what is being read from the database may be old news."""
+        self._forgotten_seconds = -FORGET_SECONDS
         self._held: dict[str, Hold] = {}
         self._settling: dict[str, asyncio.Future[bool]] = {}
         """Settlements under way, so that a second one waits instead of booking twice."""
@@ -279,13 +282,21 @@ class Ledger:
         return plan
 
     def _forget_idle(self) -> None:
-        """Forget purses that no running request holds; none while the journal has newer news."""
-        if self._writer.behind:
+        """Forget purses that no running request holds; none while the journal has newer news.
+
+        What they have leased is given back first; they are forgotten the next time.
+        """
+        now = self._clock.seconds()
+        if self._writer.behind or now < self._forgotten_seconds + FORGET_SECONDS:
             return
+        self._forgotten_seconds = now
         self._generation += 1
         self._plans.clear()
         needed = {key: one for key, one in self._purses.items() if one.pins or one.is_leasing}
         self._purses = needed
+        if self._leases is not None:
+            idle = [key for key, purse in needed.items() if purse.is_leasing and not purse.pins]
+            self._leases.give_back_soon(idle)
 
     def _nothing_held(self, entry: EntryRow) -> Hold:
         """Of a settlement without a reservation: its purses, as far as they are known."""

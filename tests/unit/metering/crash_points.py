@@ -21,12 +21,13 @@ from typing import Any
 
 from inferd.admission.gate import Gate
 from inferd.api.exchange import Exchange
+from inferd.api.idempotency import IdempotencyKeys
 from inferd.metering.ledger import Ledger
 from inferd.storage import ledger_writer
 from inferd.storage.journal import Journal
 from inferd.storage.ledger_writer import LedgerWriter
 from inferd.storage.rows import GrantRow, Reserve, Settle
-from tests.gateway import Gateway, InProcessReplica, gateway
+from tests.gateway import Gateway, InProcessReplica, Response, gateway
 
 CHAT = "/v1/chat/completions"
 CREDIT = 10**9
@@ -147,6 +148,8 @@ POINTS: dict[str, Patch] = {
     "committed-not-told": _after(LedgerWriter, "_commit", _has(Settle)),
     "told-not-answered": _before(Exchange, "respond"),
     "answered": _after_async(Exchange, "respond"),
+    "key-claimed": _after_async(IdempotencyKeys, "replayed"),
+    "answer-kept": _after_async(IdempotencyKeys, "keep"),
     "journal-written": _after(Journal, "append", _has(Settle)),
     "journal-replayed": _before(Journal, "clear"),
 }
@@ -168,6 +171,13 @@ def _breaks_the_database(point: str, running: Gateway) -> None:
     LedgerWriter._write = write  # type: ignore[method-assign]  # pyright: ignore
 
 
+async def ask(running: Gateway, point: str, number: int) -> Response:
+    """One of the requests, with its key: every other one streams."""
+    streams = number % 2 == 1 and point not in ("answered", "told-not-answered")
+    key = {"idempotency-key": f"key-{number}"}
+    return await running.client.post(CHAT, {**BODY, "stream": streams}, headers=key)
+
+
 async def _serve(folder: Path, point: str) -> None:
     async with gateway(folder) as running:
         ledger = running.services.ledger
@@ -176,10 +186,7 @@ async def _serve(folder: Path, point: str) -> None:
         _breaks_the_database(point, running)
         POINTS[point](Dice(1 if point.startswith("journal") else DIES_AT))
         for number in range(REQUESTS):
-            body = {**BODY, "stream": number % 2 == 1} if point != "answered" else BODY
-            if point in ("told-not-answered",):
-                body = BODY
-            answer = await running.client.post(CHAT, body)
+            answer = await ask(running, point, number)
             if answer.status == 200:
                 with (folder / "seen").open("a") as seen:
                     seen.write(answer.headers["x-request-id"] + "\n")

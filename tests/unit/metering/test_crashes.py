@@ -12,12 +12,14 @@ import pytest
 
 from inferd.clock import SystemClock
 from inferd.metering.ledger import Ledger
+from inferd.metering.payer import Payer
 from inferd.metering.verify import verify
 from inferd.storage.database import Database
 from inferd.storage.ledger_statements import purse_keys
 from inferd.storage.ledger_writer import LedgerWriter
+from tests.gateway import Gateway, Response, gateway
 from tests.ledger import entries_in
-from tests.unit.metering.crash_points import CREDIT, DIES_AT, POINTS
+from tests.unit.metering.crash_points import CREDIT, DIES_AT, POINTS, REQUESTS, ask
 from tests.unit.storage.test_ledger_writer import make_database
 
 
@@ -27,7 +29,7 @@ def crashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crashes")
     make_database(folder / "inferd.db")
     command = [sys.executable, "-m", "tests.unit.metering.crash_points", str(folder), *POINTS]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder
 
@@ -65,3 +67,39 @@ async def test_after_a_kill_every_answer_is_in_the_ledger_once(crashes: Path, po
     finally:
         await writer.close()
         await database.close()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_client_that_sends_everything_again_gets_it_all_and_pays_once(
+    crashes: Path, point: str
+) -> None:
+    """Its calls have keys. Runs after the test above, over what the crash has left."""
+    folder = crashes / point
+    async with gateway(folder) as running:
+        answers = [await ask(running, point, number) for number in range(REQUESTS)]
+        assert [answer.status for answer in answers] == [200] * REQUESTS
+        assert all(b"one two three" in text(answer) for answer in answers)
+        ledger, account_id = running.services.ledger, running.account_id
+        entries = entries_in(folder / "inferd.db")
+        assert len(entries) == 1 + REQUESTS
+        assert ledger.outstanding_nanos(account_id) == 0
+        spent = sum(entry.cost_nanos for entry in entries)
+        assert (await budget(running)) == CREDIT - spent
+        assert (await verify(running.services.database)).differences == ()
+
+
+def text(answer: Response) -> bytes:
+    """What a plain or streamed answer says."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.body
+    deltas = [choice["delta"] for event in answer.events() for choice in event["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas).encode()
+
+
+async def budget(running: Gateway) -> int:
+    """What is left of the credit, as a new request finds it."""
+    await running.services.ledger.reserve(Payer(running.account_id, "tok"), "R", 0)
+    running.services.ledger.release("R")
+    left = running.services.ledger.balance_nanos(running.account_id)
+    assert left is not None
+    return left

@@ -286,6 +286,7 @@ class TestOnceOnly:
         self, books: Books, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("inferd.metering.ledger.PURSES_MAX", 4)
+        monkeypatch.setattr("inferd.metering.ledger.FORGET_SECONDS", 0)
         await books.ledger.set_credit("acc", 100)
         await books.ledger.reserve(PAYER, "R1", 30)
         for number in range(2, 7):
