@@ -76,6 +76,9 @@ class SignIn:
         For the admin's own name a person is made at the first time.
         """
         name = login.strip().lower()
+        async with self._database.reading() as connection:
+            if name != ADMIN_LOGIN and await _person_of(connection, name) is None:
+                raise NotFound("Nobody signs in with this name.", param="login")
         password = passwords.generated()
         hashed = await self._hasher.hash(password)
         async with self._database.writing() as connection:
@@ -99,15 +102,7 @@ class SignIn:
         await sign_in.set_password(connection, row)
 
     async def _person_for(self, connection: Connection, login: str) -> str:
-        known = await sign_in.password_of(connection, login)
-        if known is not None:
-            return known.person_id
-        person = await people.by_email(connection, login)
-        if person is not None:
-            return person.id
-        if login != ADMIN_LOGIN:
-            raise NotFound("Nobody signs in with this name.", param="login")
-        return await self._make_admin(connection)
+        return await _person_of(connection, login) or await self._make_admin(connection)
 
     async def _make_admin(self, connection: Connection) -> str:
         account = await accounts.by_name(connection, ADMIN_ACCOUNT)
@@ -125,3 +120,11 @@ class SignIn:
         await people.add(connection, person)
         await people.join(connection, MemberRow(account.id, person.id, "admin", now))
         return person.id
+
+
+async def _person_of(connection: Connection, login: str) -> str | None:
+    known = await sign_in.password_of(connection, login)
+    if known is not None:
+        return known.person_id
+    person = await people.by_email(connection, login)
+    return None if person is None else person.id
