@@ -159,8 +159,10 @@ class TestStream:
 
     async def test_openais_client_reads_it(self, thinker: Gateway) -> None:
         transport = httpx.ASGITransport(thinker.client.app)  # pyright: ignore[reportArgumentType]
+        # The client's releases differ in whose AsyncClient they name.
+        http: Any = httpx.AsyncClient(transport=transport)
         async with (
-            httpx.AsyncClient(transport=transport) as http,
+            http,
             AsyncOpenAI(api_key=ADMIN_TOKEN, base_url="http://i/v1", http_client=http) as client,
         ):
             asked: Any = {"model": "test/echo", "input": f"{THOUGHT} {CALL}", "tools": [WEATHER]}
