@@ -14,7 +14,7 @@ from inferd.admission.work import Order, Rooms, Terms, Work
 from inferd.engines.registry import require_extra
 from inferd.errors import Unavailable
 from inferd.metering.payer import Payer
-from inferd.metering.prices import PriceBook
+from inferd.metering.prices import Price, PriceBook
 from inferd.metering.units import bound
 from inferd.storage.rows import EntryRow
 
@@ -26,6 +26,11 @@ class Gate:
         self._rooms = rooms
         self._prices = prices
         self._observers: list[Callable[[EntryRow], None]] = []
+        self._check_rent: Callable[[Price], None] | None = None
+
+    def with_rent(self, check: Callable[[Price], None]) -> None:
+        """Call `check` before a model is called whose uptime an account pays: it may refuse."""
+        self._check_rent = check
 
     def observe(self, observer: Callable[[EntryRow], None]) -> None:
         """Call `observer` with each settled entry: the one event behind metrics and logs."""
@@ -44,6 +49,8 @@ class Gate:
             )
         require_extra(order.card)
         price = self._prices.current(order.card.name)
+        if price.payer_account_id is not None and self._check_rent is not None:
+            self._check_rent(price)
         usage = most(order.request, order.card)
         tokens = most_tokens(usage, order.request, order.card)
         ticket = Ticket(caller.account_id, caller.token_id, order.card.name, tokens)

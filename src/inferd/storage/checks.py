@@ -24,7 +24,9 @@ from inferd.storage.tables_usage import SUMS
 
 SHOWN_MAX = 100
 """Sentences of one check."""
-WITHOUT_ROW = ("tok_local",)
+UPTIME_TOKEN = "tok_uptime"
+"""Of entries that nobody's call made: a model was kept up."""
+WITHOUT_ROW = ("tok_local", UPTIME_TOKEN)
 """Tokens that live in a process's memory alone."""
 _SESSION = "ses_%"
 _DAY_NS = 86_400_000_000_000
