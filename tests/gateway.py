@@ -224,6 +224,17 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+def _router(
+    folder: Path, flights: list[Flight], clock: Clock, options: RouterOptions | None
+) -> Router:
+    return Router(
+        lambda card: InProcessReplica(card, folder, flights),
+        clock,
+        options or RouterOptions(memory_bytes=1 << 30),
+        lambda card: card.memory_bytes or 1,
+    )
+
+
 @asynccontextmanager
 async def gateway(
     tmp_path: Path,
@@ -252,12 +263,7 @@ async def gateway(
         known = cards or (echo_card(),)
         await prices.sync(known)
         flights: list[Flight] = []
-        router = Router(
-            lambda card: InProcessReplica(card, tmp_path, flights),
-            clock,
-            router_options or RouterOptions(memory_bytes=1 << 30),
-            lambda card: card.memory_bytes or 1,
-        )
+        router = _router(tmp_path, flights, clock, router_options)
         stack.push_async_callback(router.close)
         live = Limits(clock, concurrency)
         limits = await LimitBook.opened(database, live, changes, clock)

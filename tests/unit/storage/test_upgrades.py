@@ -47,92 +47,89 @@ def digest() -> bytes:
     return TokenSecrets(KEY).digest(SECRET)
 
 
+def entry(number: int) -> dict[str, Any]:
+    """One of the ledger."""
+    settled = 1_790_000_000_000_000_000 + number * 40_000_000_000_000
+    return {
+        "request_id": f"R{number:023d}",
+        "account_id": "acc_1",
+        "token_id": "tok_1",
+        "model": "a/b",
+        "task": "text-generation",
+        "dialect": "openai",
+        "streamed": number % 2,
+        "status": ("succeeded", "cancelled", "failed")[number % 3],
+        "stage": "done",
+        "error_code": None,
+        "end_user": ("alice", None)[number % 2],
+        "input_tokens": 10,
+        "cached_tokens": 2,
+        "output_tokens": 5,
+        "estimated": 0,
+        "price_id": 1,
+        "cost_nanos": 15,
+        "created_unix_ns": settled,
+        "settled_unix_ns": settled,
+        "queue_ms": 0,
+        "first_event_ms": 4,
+        "runtime_ms": 9,
+    }
+
+
+def token(number: int, digest: bytes, scopes: str, revoked: int | None) -> dict[str, Any]:
+    return {
+        "id": f"tok_{number}",
+        "account_id": "acc_1",
+        "name": "old",
+        "digest": digest,
+        "fragment": SECRET[-5:],
+        "scopes": scopes,
+        "created_unix_ns": 3,
+        "revoked_unix_ns": revoked,
+    }
+
+
+PRICE = {
+    "id": 1,
+    "model": "a/b",
+    "input_rate": 1_000_000,
+    "cached_rate": 1_000_000,
+    "output_rate": 1_000_000,
+    "valid_from_unix_ns": 5,
+    "valid_to_unix_ns": None,
+}
+JOB = {
+    "id": "video_1",
+    "account_id": "acc_1",
+    "token_id": "tok_1",
+    "request_id": "R" + "j" * 23,
+    "model": "a/b",
+    "request": b"\x80",
+    "status": "succeeded",
+    "result": "a" * 32,
+    "error": None,
+    "created_unix_ns": 11,
+    "ended_unix_ns": 12,
+}
+
+
 def rows() -> dict[str, list[dict[str, Any]]]:
     """What an installation has; a version that lacks a column lacks its value."""
-    entries = [
-        {
-            "request_id": f"R{number:023d}",
-            "account_id": "acc_1",
-            "token_id": "tok_1",
-            "model": "a/b",
-            "task": "text-generation",
-            "dialect": "openai",
-            "streamed": number % 2,
-            "status": ("succeeded", "cancelled", "failed")[number % 3],
-            "stage": "done",
-            "error_code": None,
-            "end_user": ("alice", None)[number % 2],
-            "input_tokens": 10,
-            "cached_tokens": 2,
-            "output_tokens": 5,
-            "estimated": 0,
-            "price_id": 1,
-            "cost_nanos": 15,
-            "created_unix_ns": 1_790_000_000_000_000_000 + number * 40_000_000_000_000,
-            "settled_unix_ns": 1_790_000_000_000_000_000 + number * 40_000_000_000_000,
-            "queue_ms": 0,
-            "first_event_ms": 4,
-            "runtime_ms": 9,
-        }
-        for number in range(50)
-    ]
     return {
         "accounts": [
             {"id": "acc_1", "name": "admin", "created_unix_ns": 1, "credit_nanos": None},
             {"id": "acc_2", "name": "prepaid", "created_unix_ns": 2, "credit_nanos": 5_000},
         ],
         "tokens": [
-            {
-                "id": "tok_1",
-                "account_id": "acc_1",
-                "name": "old",
-                "digest": digest(),
-                "fragment": SECRET[-5:],
-                "scopes": "inference:run admin",
-                "created_unix_ns": 3,
-                "revoked_unix_ns": None,
-            },
-            {
-                "id": "tok_2",
-                "account_id": "acc_1",
-                "name": "old",
-                "digest": b"d" * 32,
-                "fragment": "ddddd",
-                "scopes": "inference:run",
-                "created_unix_ns": 3,
-                "revoked_unix_ns": 4,
-            },
+            token(1, digest(), "inference:run admin", None),
+            token(2, b"d" * 32, "inference:run", 4),
         ],
-        "prices": [
-            {
-                "id": 1,
-                "model": "a/b",
-                "input_rate": 1_000_000,
-                "cached_rate": 1_000_000,
-                "output_rate": 1_000_000,
-                "valid_from_unix_ns": 5,
-                "valid_to_unix_ns": None,
-            }
-        ],
-        "entries": entries,
+        "prices": [PRICE],
+        "entries": [entry(number) for number in range(50)],
         "reservations": [
             {"request_id": "R" + "r" * 23, "account_id": "acc_2", "nanos": 7, "created_unix_ns": 9}
         ],
-        "jobs": [
-            {
-                "id": "video_1",
-                "account_id": "acc_1",
-                "token_id": "tok_1",
-                "request_id": "R" + "j" * 23,
-                "model": "a/b",
-                "request": b"\x80",
-                "status": "succeeded",
-                "result": "a" * 32,
-                "error": None,
-                "created_unix_ns": 11,
-                "ended_unix_ns": 12,
-            }
-        ],
+        "jobs": [JOB],
     }
 
 
