@@ -253,7 +253,7 @@ async def test_a_warm_jwt_reads_no_database_and_verifies_nothing_again(
         raise AssertionError("a warm path came here")
 
     tokens = gate.services.tokens
-    monkeypatch.setattr("inferd.access.scoped_jwt.verify", broken)
+    monkeypatch.setattr("inferd.access.scoped_jwt.check", broken)
     monkeypatch.setattr(gate.services.database, "reading", broken)
     caller = tokens.known(jwt)
     assert caller is not None

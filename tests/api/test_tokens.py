@@ -81,6 +81,8 @@ class TestCreate:
         [
             ({"name": ""}, 422),
             ({"name": "x" * 101}, 422),
+            ({"name": "a\0b"}, 422),
+            ({"name": "a\nb"}, 422),
             ({"scopes": []}, 422),
             ({"scopes": ["root"]}, 422),
             ({"expires_at": 1}, 400),

@@ -102,26 +102,31 @@ def take_apart(credential: str) -> Unverified:
     header = _decoded(_HEADER, _from_base64url(parts[0]))
     if header.alg != "HS256" or header.crit is not None:
         raise wrong()
-    account_id, _, name = header.kid.rpartition(":")
+    account_id, _, encoded = header.kid.rpartition(":")
+    name = _name(encoded)
+    if "\0" in account_id + name:
+        raise wrong()
     return Unverified(
         account_id=account_id,
-        token_name=_name(name),
+        token_name=name,
         signed=f"{parts[0]}.{parts[1]}".encode(),
         signature=_from_base64url(parts[2]),
         claims=_from_base64url(parts[1]),
     )
 
 
-def verify(
-    jwt: Unverified, secret: bytes | None, now_unix_ns: int, *, expired_too: bool = False
-) -> Grant:
-    """What the JWT allows, if this secret signed it. Raises Unauthorized.
+def check(jwt: Unverified, secret: bytes | None) -> None:
+    """Raise Unauthorized unless this secret signed it.
 
     Without a secret the same work is done, for nothing: how long it takes tells nobody what exists.
     """
     expected = hmac.digest(secret or b"no secret", jwt.signed, "sha256")
     if not hmac.compare_digest(expected, jwt.signature) or secret is None:
         raise wrong()
+
+
+def read(jwt: Unverified, now_unix_ns: int, *, expired_too: bool = False) -> Grant:
+    """What a checked JWT allows now. Raises Unauthorized."""
     claims = _decoded(_CLAIMS, jwt.claims)
     if claims.exp < 0 or (claims.sub is not None and claims.sub != jwt.account_id):
         raise wrong()

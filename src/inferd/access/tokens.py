@@ -19,7 +19,7 @@ from inferd.access.scopes import ADMIN_ACCOUNT as ADMIN_ACCOUNT
 from inferd.access.scopes import scopes_of
 from inferd.access.token_secrets import TokenSecrets
 from inferd.clock import Clock
-from inferd.errors import BadRequest, Conflict, NotFound, Unauthorized
+from inferd.errors import BadRequest, Conflict, NotFound, Unauthorized, Unavailable
 from inferd.storage import accounts, tokens
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
@@ -147,8 +147,8 @@ class Tokens:
         """
         jwt = scoped_jwt.take_apart(credential)
         found, secret = await self._signer(jwt)
-        now = self._clock.unix_ns()
-        grant = scoped_jwt.verify(jwt, secret, now, expired_too=True)
+        scoped_jwt.check(jwt, secret)
+        grant = scoped_jwt.read(jwt, self._clock.unix_ns(), expired_too=True)
         assert found is not None, "what verified has a token"
         return found.row, grant
 
@@ -192,8 +192,10 @@ class Tokens:
         row = found.row
         if row.digest != digest or not self._secrets.is_current(row):
             sealed = self._secrets.seal(row.id, secret)
-            async with self._database.writing() as connection:
-                await tokens.reseal(connection, row.id, digest, sealed)
+            # Nobody is turned away because the disk is full.
+            with suppress(Unavailable):
+                async with self._database.writing() as connection:
+                    await tokens.reseal(connection, row.id, digest, sealed)
             row = msgspec.structs.replace(row, digest=digest, sealed=sealed)
         # The index compared bytes as they came; what counts is compared in constant time.
         return found._replace(row=row) if hmac.compare_digest(row.digest, digest) else None
@@ -205,10 +207,12 @@ class Tokens:
         try:
             jwt = scoped_jwt.take_apart(credential)
             found, secret = await self._signer(jwt)
-            grant = scoped_jwt.verify(jwt, secret, self._clock.unix_ns())
+            scoped_jwt.check(jwt, secret)
         except Unauthorized:
             self._refuse(digest, epoch)
             raise
+        # What is wrong with the claims may be right later: that is not remembered.
+        grant = scoped_jwt.read(jwt, self._clock.unix_ns())
         assert found is not None, "what verified has a token"
         caller = _narrowed(self._caller(found), grant)
         self._jwts.remember(digest, caller, epoch)

@@ -106,7 +106,7 @@ class RouteTable:
             if not path.startswith(prefix) or not path.endswith(suffix):
                 continue
             rest = path[len(prefix) : len(path) - len(suffix)]
-            if rest and not (suffix and "/" in rest):
+            if rest and "\0" not in rest and not (suffix and "/" in rest):
                 return methods, rest
         raise RouteNotFound("Not Found")
 

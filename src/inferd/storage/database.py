@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from inferd.errors import BadRequest
 from inferd.storage import postgres
 from inferd.storage.database_url import is_postgres, sqlite_path, url_of
 from inferd.storage.migrate import HEAD, migrate
@@ -117,7 +118,13 @@ class Database:
         except DBAPIError as error:
             if _speaks_of_absence(error):
                 raise postgres.away(self.url, error) from error
+            if getattr(error.orig, "sqlstate", None) == _NO_TEXT:
+                raise BadRequest("A text holds a NUL character.") from error
             raise
+
+
+_NO_TEXT = "22021"
+"""PostgreSQL stores every character but NUL."""
 
 
 def _speaks_of_absence(error: DBAPIError) -> bool:

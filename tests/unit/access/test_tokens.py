@@ -12,7 +12,7 @@ from inferd.access.changes import Changes
 from inferd.access.known_callers import KnownCallers
 from inferd.access.tokens import Tokens, TokenWish
 from inferd.clock import ManualClock
-from inferd.errors import Unauthorized
+from inferd.errors import BadRequest, NotFound, Unauthorized
 from inferd.storage.database import Database, migrate
 from tests.jwts import offline_jwt
 
@@ -80,6 +80,20 @@ class TestExpiry:
         for jwt in (short, long):
             with pytest.raises(Unauthorized):
                 await tokens.authenticate(jwt)
+
+    async def test_a_jwt_that_was_shown_too_early_works_in_its_time(
+        self, tokens: Tokens, clock: ManualClock, database: Database
+    ) -> None:
+        secret = await made(tokens, clock, database, 10**9)
+        uid, now = await account_of(tokens), clock.unix_ns() // NS
+        later = offline_jwt(uid, "t", secret, {"exp": now + 90, "nbf": now + 30})
+        far = offline_jwt(uid, "t", secret, {"exp": now + 366 * 86_400 + 30})
+        for jwt in (later, far):
+            with pytest.raises(Unauthorized):
+                await tokens.authenticate(jwt)
+        clock.advance(30)
+        for jwt in (later, far):
+            await tokens.authenticate(jwt)
 
 
 class TestKeys:
@@ -186,6 +200,21 @@ class TestTwoGateways:
         await second.ensure_admin(bootstrap)
         assert len(await first.list(await account_of(first))) == 1
         await second.authenticate(bootstrap)
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\x7f", "\ufffd", "\U0001f600"])
+async def test_no_character_of_an_id_breaks_a_database(
+    database_url: str, tmp_path: Path, clock: ManualClock, character: str
+) -> None:
+    opened = Database(database_url, directory=tmp_path)
+    tokens = Tokens(opened, OLD, clock)
+    uid, claims = await account_of(tokens), {"exp": clock.unix_ns() // NS + 60}
+    for account_id, name in ((uid + character, "t"), (uid, character), (character, character)):
+        with pytest.raises(Unauthorized):
+            await tokens.authenticate(offline_jwt(account_id, name, "wrong", claims))
+        with pytest.raises((NotFound, BadRequest)):
+            await tokens.get(account_id, name)
+    await opened.close()
 
 
 def test_the_longest_unused_caller_is_forgotten_first(clock: ManualClock) -> None:

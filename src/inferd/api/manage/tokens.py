@@ -32,7 +32,7 @@ UNIX_MAX = 9_000_000_000
 """In 2255; later nanoseconds do not fit a column."""
 MODEL_PATTERN = r"^[^\s/]+/[^\s]+$"
 
-Name = Annotated[str, Meta(min_length=1, max_length=100)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scope = Literal["inference:run", "account:member", "account:admin", "admin"]
 Model = Annotated[str, Meta(max_length=300, pattern=MODEL_PATTERN)]
 Cidr = Annotated[str, Meta(max_length=50)]
