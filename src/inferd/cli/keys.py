@@ -34,7 +34,7 @@ def rotate(data_dir: DataDir = None, config: Config = None) -> None:
 
 
 def _rotated(settings: Settings) -> tuple[int, int]:
-    from inferd.access import installation
+    from inferd.access import installation, shared_key
     from inferd.access.rotation import Moved, move_tokens
     from inferd.access.token_secrets import TokenSecrets
     from inferd.cli.wiring import run_async
@@ -47,7 +47,10 @@ def _rotated(settings: Settings) -> tuple[int, int]:
         keys = installation.rotate(root)
         database = Database(where, directory=root, power_safe=True)
         try:
-            return await move_tokens(database, TokenSecrets(*keys))
+            moved = await move_tokens(database, TokenSecrets(*keys))
+            if settings.is_clustered:
+                await shared_key.replaced(database, keys.current)
+            return moved
         finally:
             await database.close()
 

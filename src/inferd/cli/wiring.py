@@ -12,12 +12,14 @@ from typing import TypeVar
 
 import uvloop
 
+from inferd.access import shared_key
 from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
-from inferd.access.installation import installation_keys
+from inferd.access.installation import InstallationKeys, installation_keys
 from inferd.access.limit_book import LimitBook
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
+from inferd.admission.rent import Rent
 from inferd.admission.work import Rooms
 from inferd.api.address import read_networks
 from inferd.api.services import ApiOptions, Services
@@ -32,6 +34,7 @@ from inferd.metering.prices import PriceBook
 from inferd.serving.router import Router
 from inferd.settings import Settings, listed
 from inferd.settings.providers import sign_in_providers
+from inferd.storage import jobs
 from inferd.storage.database import Database, migrate
 from inferd.storage.writers import ledger_writer
 
@@ -56,9 +59,11 @@ async def rooms(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         index = 0 if seat is None else seat.index
-        keys = installation_keys(root)
+        keys = _keys(settings)
         sharing = Sharing(stack, settings, keys.current)
         database, changes, ledger = await _books(stack, settings, index, clock, sharing)
+        if settings.is_clustered:
+            await shared_key.check(database, keys)
         tokens = Tokens(database, keys.current, clock, changes=changes, retired_keys=keys.retired)
         prices = PriceBook(database, clock)
         await prices.sync(cards.cards())
@@ -86,10 +91,27 @@ async def rooms(
         )
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
-        nightly = Nightly(database, ledger, clock, services.metrics.verified)
-        nightly.start()
-        stack.push_async_callback(nightly.close)
+        _watch(stack, services)
         yield services
+
+
+def _keys(settings: Settings) -> InstallationKeys:
+    if settings.installation_key_file:
+        shared_key.adopt(settings.data_path, Path(settings.installation_key_file))
+    return installation_keys(settings.data_path)
+
+
+def _watch(stack: AsyncExitStack, services: Services) -> None:
+    """Begin what nobody's request begins: the nightly check, the rent of what is kept up."""
+    ledger, clock = services.ledger, services.clock
+    nightly = Nightly(services.database, ledger, clock, services.metrics.verified)
+    nightly.start()
+    stack.push_async_callback(nightly.close)
+    tasks = {card.name: card.task for card in services.catalog.cards()}
+    rent = Rent(services.router, ledger, services.prices, tasks, clock)
+    services.gate.with_rent(rent.check)
+    rent.start()
+    stack.push_async_callback(rent.close)
 
 
 async def _books(
@@ -97,6 +119,8 @@ async def _books(
 ) -> tuple[Database, Changes, Ledger]:
     where, root = settings.database_location, settings.data_path
     migrate(where)
+    if settings.is_clustered and index == 0:
+        await _take_over(settings, clock)
     own = gateways.folder(root, index)
     await stack.enter_async_context(gateways.alone(own))
     database = Database(where, directory=own, power_safe=settings.power_safe)
@@ -111,6 +135,28 @@ async def _books(
     stack.push_async_callback(ledger.close)
     changes.listen("purse", ledger.refresh)
     return database, changes, ledger
+
+
+async def _take_over(settings: Settings, clock: Clock) -> None:
+    """Do what gateways of an earlier start have left, when there were more of them."""
+    where, root = settings.database_location, settings.data_path
+    for index in gateways.beyond(root, settings.workers):
+        own = gateways.folder(root, index)
+        name = gateways.gateway_name(root, index)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(gateways.alone(own))
+            database = Database(where, directory=own)
+            stack.push_async_callback(database.close)
+            writer = ledger_writer(where, own)
+            stack.push_async_callback(writer.close)
+            # It replays the journal and releases what was reserved; at its end it holds no lease.
+            ledger = Ledger(writer, database, clock, name)
+            await ledger.start()
+            await ledger.close()
+            async with database.writing() as connection:
+                await jobs.hand_over(connection, name, gateways.gateway_name(root, 0))
+        if not (own / "ledger.refused").exists():
+            shutil.rmtree(own)
 
 
 async def _router(

@@ -56,6 +56,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "one needs database_url with PostgreSQL, and valkey_url.",
         ),
     ] = 1
+    installation_key_file: Annotated[
+        str,
+        Meta(
+            description="A file with the installation's key, 32 bytes, the same for all its "
+            "gateways. Default: secret.key in the data directory, made at the first start."
+        ),
+    ] = ""
     power_safe: Annotated[
         bool,
         Meta(description="Sync every commit to the disk: safe against power loss too, slower."),

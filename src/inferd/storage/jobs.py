@@ -43,3 +43,8 @@ async def save(connection: AsyncConnection, row: JobRow) -> None:
 async def forget(connection: AsyncConnection, before_unix_ns: int) -> None:
     """Delete what ended before a moment."""
     await connection.execute(delete(jobs).where(jobs.c.ended_unix_ns < before_unix_ns))
+
+
+async def hand_over(connection: AsyncConnection, gateway: str, heir: str) -> None:
+    """What a gateway that will not come back has left is another's to finish."""
+    await connection.execute(update(jobs).where(jobs.c.gateway == gateway).values(gateway=heir))

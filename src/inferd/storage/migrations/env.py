@@ -2,12 +2,25 @@
 
 from alembic import context
 
-import inferd.storage.tables_access
-import inferd.storage.tables_budgets
-import inferd.storage.tables_limits
-import inferd.storage.tables_operation
-import inferd.storage.tables_usage  # noqa: F401
+from inferd.storage import (
+    installation,
+    tables_access,
+    tables_budgets,
+    tables_limits,
+    tables_operation,
+    tables_usage,
+)
 from inferd.storage.tables import metadata
+
+AREAS = (
+    installation,
+    tables_access,
+    tables_budgets,
+    tables_limits,
+    tables_operation,
+    tables_usage,
+)
+"""Imported, so that `metadata` knows their tables."""
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
