@@ -22,6 +22,7 @@ from inferd.errors import BadRequest, Unavailable
 _log = logging.getLogger("inferd.storage")
 
 SILENCE_SECONDS_MAX = 0.5
+LOOKS = 5
 CONNECT_SECONDS_MAX = 1.0
 RETRY_SECONDS = 0.2
 _SCHEMES = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
@@ -58,7 +59,7 @@ class Valkey:
         self._script = script
         self._connection: Any = None
         self._sha = ""
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
         self._unsent: list[Any] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -116,12 +117,11 @@ class Valkey:
             await asyncio.sleep(RETRY_SECONDS)
 
     def _call(self, *command: str | int) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if not self._sha:
             done.set_exception(_away())
             return done
-        self._waiting.append((done, loop.time()))
+        self._waiting.append(done)
         self._unsent += self._connection.pack_command(*command)
         self._wake.set()
         return done
@@ -189,7 +189,7 @@ class Valkey:
                 answer: Any = await self._connection.read_response(disconnect_on_error=False)
             except errors.ResponseError as error:
                 answer = error
-            done, _ = self._waiting.popleft()
+            done = self._waiting.popleft()
             if done.done():
                 continue
             if isinstance(answer, Exception):
@@ -199,13 +199,17 @@ class Valkey:
                 done.set_result(answer)
 
     async def _guard(self) -> None:
-        """Ends when the oldest call has waited too long."""
-        loop = asyncio.get_running_loop()
-        silent = False
-        while not silent:
-            await asyncio.sleep(SILENCE_SECONDS_MAX / 5)
-            asked = self._waiting[0][1] if self._waiting else loop.time()
-            silent = loop.time() - asked > SILENCE_SECONDS_MAX
+        """Ends when one call is the oldest for too long.
+
+        It looks several times: if this process itself stood still, the answer may lie here unread.
+        """
+        oldest: asyncio.Future[Any] | None = None
+        looks = 0
+        while looks < LOOKS:
+            await asyncio.sleep(SILENCE_SECONDS_MAX / LOOKS)
+            now = self._waiting[0] if self._waiting else None
+            looks = looks + 1 if now is not None and now is oldest else 0
+            oldest = now
 
     async def _hang_up(self) -> None:
         connection, self._connection = self._connection, None
@@ -218,7 +222,7 @@ class Valkey:
             for _, on_down in self._listeners:
                 on_down()
         while self._waiting:
-            done, _ = self._waiting.popleft()
+            done = self._waiting.popleft()
             if not done.done():
                 done.set_exception(_away())
                 done.exception()
