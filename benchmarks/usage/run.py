@@ -129,6 +129,8 @@ async def _fill(connection: AsyncConnection, dialect: str, rows: int) -> None:
     for first in range(0, rows, CHUNK):
         count = min(CHUNK, rows - first)
         await connection.exec_driver_sql(fill.entries(dialect, first, count, rows, start))
+        # SQLite's log would grow to the size of the whole.
+        await connection.commit()
         print(f"{dialect}: {first + count:,} entries", file=sys.stderr)
     for statement in (*fill.purses(), *checks.rebuilding()):
         await connection.exec_driver_sql(statement.replace("{month}", str(MONTH)))

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from inferd.access.caller import ACCOUNT_ADMIN, INFERENCE_RUN
+from inferd.access.caller import ACCOUNT_ADMIN, INFERENCE_RUN, MEMBER
+from inferd.access.tokens import TokenWish
 from inferd.catalog.card_price import CardPrice
-from inferd.storage import accounts
-from inferd.storage.rows import AccountRow
+from inferd.storage import accounts, people
+from inferd.storage.rows import AccountRow, MemberRow, PersonRow
 from tests.gateway import Client, Gateway, echo_card, gateway
 from tests.ledger import entries
 from tests.unit.storage.test_ledger_writer import entry
@@ -43,6 +44,26 @@ async def other_account(gate: Gateway) -> str:
     async with gate.services.database.writing() as connection:
         await accounts.add(connection, AccountRow("acc_other", "other", 1, None))
     return "acc_other"
+
+
+async def member(gate: Gateway, person: str, name: str) -> Client:
+    """A client through a token of a person who is a member of the account."""
+    async with gate.services.changes.writing() as change:
+        row = PersonRow(
+            id=f"per_{person}",
+            email=None,
+            email_verified=False,
+            name=person,
+            picture=None,
+            created_unix_ns=1,
+        )
+        if await people.by_id(change.connection, row.id) is None:
+            await people.add(change.connection, row)
+            joined = MemberRow(gate.account_id, row.id, "member", 1)
+            await people.join(change.connection, joined)
+        wish = TokenWish(name, (INFERENCE_RUN, MEMBER), person_id=row.id)
+        _, secret = await gate.services.tokens.create_in(change, gate.account_id, wish)
+    return Client(gate.client.app, token=secret)
 
 
 async def book(gate: Gateway, number: int, **changes: Any) -> None:
@@ -122,6 +143,21 @@ class TestUsage:
                 assert (await client.get(f"/v1/usage?{query}")).status == 403
         assert (await stranger.get(f"/payment/usage/id/{mine}")).status == 404
         assert (await plain.get(f"/payment/usage/id/{theirs}")).status == 404
+
+    async def test_a_member_sees_what_his_tokens_used_and_no_more(self, gate: Gateway) -> None:
+        ann = await member(gate, "ann", "ann's first")
+        bob = await member(gate, "bob", "bob's")
+        second = await member(gate, "ann", "ann's second")
+        for client in (ann, bob, second, gate.client):
+            assert (await client.post(CHAT, BODY)).status == 200
+        rows = (await ann.get("/v1/usage?by=token")).json()["rows"]
+        assert {row["name"] for row in rows} == {"ann's first", "ann's second"}
+        (month,) = (await second.get("/payment/usage")).json()["months"]
+        assert month["total_cost_nanos"] == sum(row["cost_nanos"] for row in rows)
+        keys = (await ann.get("/payment/key-limits")).json()
+        assert {key["name"] for key in keys} == {"ann's first", "ann's second"}
+        for path in ("/payment/invoices", "/v1/usage?account=all"):
+            assert (await ann.get(path)).status == 403
 
     @pytest.mark.parametrize(
         "query",
