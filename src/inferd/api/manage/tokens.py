@@ -44,8 +44,8 @@ class TokenIn(msgspec.Struct, frozen=True):
     """The request body."""
 
     name: Name
-    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=4)] | None = None
-    """Absent: inference only."""
+    scopes: Annotated[list[Scope], Meta(max_length=4)] | None = None
+    """Absent or empty: inference only."""
     expires_at: Seconds | None = None
     """Unix seconds; absent: never."""
     expires_delta: Seconds | None = None
