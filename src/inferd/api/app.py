@@ -21,7 +21,7 @@ from inferd.api.proxies import Proxies
 from inferd.api.routes import NEEDS, Access, RouteTable, shape_of
 from inferd.api.services import Services
 from inferd.api.table import ROUTES
-from inferd.errors import ClientGone, Forbidden, InferdError, Unauthorized, Unavailable
+from inferd.errors import ClientGone, Forbidden, InferdError, NotFound, Unauthorized, Unavailable
 
 _log = logging.getLogger("inferd.api")
 
@@ -85,6 +85,9 @@ class Application:
         route, rest = self._table.match(exchange.method, exchange.path)
         exchange.route, exchange.rest, exchange.shape = route.path, rest, route.shape
         await self._authenticate(exchange, route.access)
+        if "\0" in rest:
+            # Nothing is called so, and PostgreSQL could not even be asked.
+            raise NotFound("There is nothing of this name.")
         await route.endpoint(exchange, self._services)
 
     async def _preflight(self, exchange: Exchange) -> None:

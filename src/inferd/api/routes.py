@@ -12,7 +12,7 @@ from inferd.access.caller import ACCOUNT_ADMIN, ADMIN, MEMBER
 from inferd.api.errors import RouteNotFound, Shape
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
-from inferd.errors import MethodNotAllowed, NotFound
+from inferd.errors import MethodNotAllowed
 
 Endpoint = Callable[[Exchange, Services], Awaitable[None]]
 
@@ -107,9 +107,6 @@ class RouteTable:
                 continue
             rest = path[len(prefix) : len(path) - len(suffix)]
             if rest and not (suffix and "/" in rest):
-                if "\0" in rest:
-                    # Nothing is called so, and PostgreSQL could not even be asked.
-                    raise NotFound("There is nothing of this name.")
                 return methods, rest
         raise RouteNotFound("Not Found")
 
