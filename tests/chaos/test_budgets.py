@@ -119,6 +119,10 @@ async def _ask_all(
     async def ask(client: httpx.AsyncClient) -> None:
         try:
             answer = await client.post(CHAT, json=BODY)
+            while answer.status_code == 503:
+                # A busy machine's database: he asks again, as he is told.
+                await asyncio.sleep(float(answer.headers["retry-after"]))
+                answer = await client.post(CHAT, json=BODY)
         except httpx.TransportError:
             answers.append((0, ""))
         else:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from inferd.errors import InferdError
+from inferd.errors import InferdError, Unavailable
 from inferd.metering.payer import Payer
 from inferd.metering.purses import Purse
 from inferd.storage import leases, notices
@@ -83,7 +83,8 @@ class Leases:
 
     async def close(self) -> None:
         """Give back what is not spent."""
-        tasks = self._tasks if self._returning is None else [*self._tasks, self._returning]
+        rounds = [counter.round for counter in self._counters.values()]
+        tasks = [task for task in (*self._tasks, self._returning, *rounds) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,18 +138,19 @@ class Leases:
                     await leases.give_back(connection, key, self.gateway, nanos)
 
     async def _rounds(self, counter: _Counter) -> None:
-        while counter.waiting:
-            batch, counter.waiting = counter.waiting, []
-            try:
-                await self._round(counter, batch)
-            except InferdError as error:
-                _fail(batch, error)
-            except BaseException:
-                for waiter in batch:
-                    waiter.answered.cancel()
-                raise
-        counter.round = None
-        del self._counters[counter.purse.key]
+        batch: list[_Waiter] = []
+        try:
+            while counter.waiting:
+                batch, counter.waiting = counter.waiting, []
+                try:
+                    await self._round(counter, batch)
+                except InferdError as error:
+                    _fail(batch, error)
+        finally:
+            # Whatever broke: nobody waits for ever, and the next one begins anew.
+            del self._counters[counter.purse.key]
+            broken = Unavailable("The budget cannot be read now.", retry_after_seconds=5)
+            _fail([*batch, *counter.waiting], broken)
 
     async def _round(self, counter: _Counter, batch: list[_Waiter]) -> None:
         """Get what the batch needs, or all that there is; then answer each, in their order."""

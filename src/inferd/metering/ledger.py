@@ -58,6 +58,7 @@ class Ledger:
         self._purses: dict[str, Purse] = {}
         self._leases = Leases(database, gateway, lambda: self._purses) if gateway else None
         self._plans: dict[Payer, Plan] = {}
+        self._loading: dict[tuple[Payer, str], asyncio.Task[Plan]] = {}
         self._generation = 0
         """Changes when what is being read from the database may be old news."""
         self._forgotten_seconds = -FORGET_SECONDS
@@ -246,7 +247,24 @@ class Ledger:
         return True
 
     async def _plan(self, payer: Payer, now_unix_ns: int) -> Plan:
-        """Make the payer's purses known. The one place where a reservation reads the database."""
+        """Make the payer's purses known. However many requests ask at once, one reads."""
+        key = payer, month_of(now_unix_ns)
+        loading = self._loading.get(key)
+        if loading is None:
+            # Held by this object; it ends by itself.
+            loading = asyncio.get_running_loop().create_task(self._load(payer, now_unix_ns))
+            self._loading[key] = loading
+            loading.add_done_callback(partial(self._loaded, key))
+        return await asyncio.shield(loading)
+
+    def _loaded(self, key: tuple[Payer, str], done: asyncio.Future[Plan]) -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            # Whoever waited may have left.
+            done.exception()
+
+    async def _load(self, payer: Payer, now_unix_ns: int) -> Plan:
+        """The one place where a reservation reads the database."""
         month = month_of(now_unix_ns)
         keys = keys_of(payer.account_id, payer.token_id, payer.jwt_id, month)
         if len(self._purses) > PURSES_MAX:
