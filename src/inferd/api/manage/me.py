@@ -12,6 +12,7 @@ from inferd.access.caller import ADMIN, Caller
 from inferd.api import inference
 from inferd.api.errors import FieldInvalid
 from inferd.api.exchange import Exchange
+from inferd.api.manage.payment import Checklist, checklist_of
 from inferd.api.routes import Route
 from inferd.api.services import Services
 from inferd.errors import Conflict, Unprocessable
@@ -51,14 +52,6 @@ class MeIn(Profile, frozen=True, omit_defaults=True):
     """The request body; what is absent stays as it is."""
 
     display_name: DisplayName | None = None
-
-
-class Checklist(msgspec.Struct, frozen=True):
-    """What keeps the account from spending, in short; the whole is `/payment/checklist`."""
-
-    email: bool
-    suspended: bool
-    suspend_reason: str | None
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +114,10 @@ _PROFILES = msgspec.json.Decoder(Profile)
 async def show_me(exchange: Exchange, services: Services) -> None:
     """GET /v1/me[?checklist=true]; suspended accounts too."""
     query = parse_qs(exchange.query.decode("latin-1"))
-    with_checklist = query.get("checklist", ["false"])[0].lower() in ("true", "1")
-    body = await _me(exchange.caller, services, with_checklist=with_checklist)
+    body = await _me(exchange.caller, services)
+    if query.get("checklist", ["false"])[0].lower() in ("true", "1"):
+        checklist = await checklist_of(exchange, services)
+        body = msgspec.structs.replace(body, checklist=checklist)
     await exchange.respond(200, msgspec.json.encode(body))
 
 
@@ -169,7 +164,7 @@ async def set_team_name(exchange: Exchange, services: Services) -> None:
     await exchange.respond(200, b"{}")
 
 
-async def _me(caller: Caller, services: Services, *, with_checklist: bool = False) -> Me:
+async def _me(caller: Caller, services: Services) -> Me:
     row = await services.accounts.get(caller.account_id)
     profile = _PROFILES.decode(row.profile)
     mate = await _mate(caller, services, row)
@@ -177,7 +172,6 @@ async def _me(caller: Caller, services: Services, *, with_checklist: bool = Fals
     is_team = row.kind == "team"
     email = (person.email if person is not None else None) or profile.email
     verified = person is not None and person.email_verified and email == person.email
-    checklist = Checklist(verified, row.suspended is not None, row.suspended)
     return Me(
         uid=row.id,
         email=email,
@@ -199,7 +193,6 @@ async def _me(caller: Caller, services: Services, *, with_checklist: bool = Fals
         team_role=mate.role if is_team and mate is not None else None,
         team_display_name=row.name if is_team else None,
         suspended=row.suspended,
-        checklist=checklist if with_checklist else None,
     )
 
 

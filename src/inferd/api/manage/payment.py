@@ -171,6 +171,12 @@ async def set_key_limit(exchange: Exchange, services: Services) -> None:
 
 async def checklist(exchange: Exchange, services: Services) -> None:
     """GET /payment/checklist."""
+    body = await checklist_of(exchange, services)
+    await exchange.respond(200, msgspec.json.encode(body))
+
+
+async def checklist_of(exchange: Exchange, services: Services) -> Checklist:
+    """What keeps the caller's account from spending. Raises NotFound."""
     account_id = exchange.caller.account_id
     found = await _budget(services, account_id)
     async with services.database.reading() as connection:
@@ -179,7 +185,7 @@ async def checklist(exchange: Exchange, services: Services) -> None:
         raise NotFound("The account does not exist any more.")
     manages = exchange.caller.may(ACCOUNT_ADMIN)
     limit = found.month_limit_nanos
-    body = Checklist(
+    return Checklist(
         suspended=_reason(row, found) is not None,
         last_checked=services.clock.unix_ns() // 1_000_000_000,
         # What the account has is for those who manage it.
@@ -189,7 +195,6 @@ async def checklist(exchange: Exchange, services: Services) -> None:
         suspend_reason=_reason(row, found),
         billing_type="postpaid" if found.credit_nanos is None else "prepaid",
     )
-    await exchange.respond(200, msgspec.json.encode(body))
 
 
 async def no_cards(exchange: Exchange, services: Services) -> None:
