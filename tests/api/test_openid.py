@@ -219,6 +219,17 @@ class TestWithARealProvider:
             back = await asyncio.to_thread(consent, url, "alice-1")
             assert (await browser.get(back)).status == 401
 
+    async def test_strangers_do_not_fill_the_table(
+        self, tmp_path: Path, issuer: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("inferd.access.provider_sign_in.UNDER_WAY_MAX", 3)
+        clock = ManualClock()
+        async with house(tmp_path, provider(issuer), clock) as gate:
+            statuses = [(await Browser(gate).get("/sign-in/acme")).status for _ in range(5)]
+            assert statuses == [303, 303, 303, 429, 429]
+            clock.advance(SECONDS_MAX + 1)
+            assert (await Browser(gate).get("/sign-in/acme")).status == 303
+
     async def test_who_says_no_is_told_so(self, tmp_path: Path, issuer: str) -> None:
         async with house(tmp_path, provider(issuer)) as gate:
             browser = Browser(gate)

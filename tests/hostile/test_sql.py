@@ -192,6 +192,7 @@ async def test_in_an_id(house: House, route: Route) -> None:
 READING = [route for route in ROUTES if route.method == "GET" and "{rest}" not in route.path]
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("route", READING, ids=[route.path for route in READING])
 async def test_in_a_query(house: House, route: Route) -> None:
     words = WORDS[:1] if route.path in DOCUMENTS else WORDS

@@ -33,20 +33,20 @@ class Attempts:
 
     async def count(self, login: str, address: str) -> None:
         """Count one. Raises TooManyRequests, which counts too."""
-        now = self._clock.unix_ns()
-        waits: list[int] = []
+        now, wait = self._clock.unix_ns(), 0
+        pair, name, from_address = _keys(login, address)
         async with self._database.writing() as connection:
-            for key, most in zip(
-                _keys(login, address), (PAIR_MAX, NAME_MAX, ADDRESS_MAX), strict=True
-            ):
+            # The address first: who is over it fills the table with no more names.
+            for key, most in ((from_address, ADDRESS_MAX), (pair, PAIR_MAX), (name, NAME_MAX)):
                 until = now + WINDOW_SECONDS * _NS
                 count, until = await sign_in.count_failure(connection, key, now, until)
                 if count > most:
-                    waits.append(until - now)
-        if waits:
+                    wait = until - now
+                    break
+        if wait:
             raise TooManyRequests(
                 "Too many attempts to sign in; wait before the next one.",
-                retry_after_seconds=max(waits) / _NS,
+                retry_after_seconds=wait / _NS,
             )
 
     async def succeeded(self, login: str, address: str) -> None:

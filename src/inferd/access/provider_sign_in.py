@@ -16,13 +16,15 @@ from inferd.access.identities import Identities
 from inferd.access.openid import OpenId, Outbound, Provider
 from inferd.access.sessions import NewSession, Sessions, digest_of
 from inferd.clock import Clock
-from inferd.errors import NotFound, Unauthorized
+from inferd.errors import NotFound, TooManyRequests, Unauthorized
 from inferd.storage import sign_in
 from inferd.storage.database import Database
 from inferd.storage.sign_in import SignInRow
 
 SECONDS_MAX = 600
 """How long a person may take at the provider."""
+UNDER_WAY_MAX = 10_000
+"""Browsers that are out at once; strangers send them, so there is an end to it."""
 _NS = 1_000_000_000
 _BEGIN_ANEW = "The sign-in was not accepted; begin anew."
 
@@ -71,7 +73,7 @@ class ProviderSignIn:
         return {name: one.provider.title or name for name, one in self._providers.items()}
 
     async def begin(self, name: str, redirect_uri: str, return_to: str) -> Departure:
-        """Send a browser out. Raises NotFound, UpstreamFailed."""
+        """Send a browser out. Raises NotFound, TooManyRequests, UpstreamFailed."""
         provider = self._provider(name)
         state, nonce, verifier, browser = (secrets.token_urlsafe(32) for _ in range(4))
         url = await provider.authorization_url(Outbound(redirect_uri, state, nonce, verifier))
@@ -87,6 +89,11 @@ class ProviderSignIn:
         )
         async with self._database.writing() as connection:
             await sign_in.forget_expired(connection, now)
+            if await sign_in.under_way(connection) >= UNDER_WAY_MAX:
+                raise TooManyRequests(
+                    "Too many people are signing in; try again in a moment.",
+                    retry_after_seconds=10,
+                )
             await sign_in.add_sign_in(connection, row)
         return Departure(url, browser)
 

@@ -13,7 +13,7 @@ import logging
 from inferd.access import audit
 from inferd.access.caller import Caller
 from inferd.api.cors import Cors
-from inferd.api.credential import credential, is_from_own_page, session_secret
+from inferd.api.credential import credential, is_from_own_page, own_origin, session_secret
 from inferd.api.errors import render
 from inferd.api.exchange import Exchange, Message, Receive, Send
 from inferd.api.log import RequestLog
@@ -122,7 +122,8 @@ class Application:
         secret = session_secret(exchange.headers)
         if secret is None:
             raise Unauthorized("Not authenticated.")
-        own = self._services.options.own_origin
+        public = self._services.options.own_origin
+        own = own_origin(public, exchange.headers, secure=exchange.secure)
         if not is_from_own_page(exchange.method, exchange.headers, own):
             raise Forbidden("A session cookie is not accepted from another site.")
         return await self._services.sessions.authenticate(secret)

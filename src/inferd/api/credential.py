@@ -39,9 +39,16 @@ def cookie(headers: Mapping[bytes, bytes], wanted: bytes) -> str | None:
     return None
 
 
-def is_from_own_page(
-    method: str, headers: Mapping[bytes, bytes], own_origin: bytes | None = None
-) -> bool:
+def own_origin(
+    public: bytes | None, headers: Mapping[bytes, bytes], *, secure: bool
+) -> bytes | None:
+    """The origin of our pages: the public URL, or the one of TLS that ends here; else None."""
+    if public is None and secure:
+        return b"https://" + headers.get(b"host", b"")
+    return public
+
+
+def is_from_own_page(method: str, headers: Mapping[bytes, bytes], own: bytes | None = None) -> bool:
     """True if a cookie may speak for this request: a page of ours, or a plain visit, sent it.
 
     What changes something needs the proof that browsers give and pages cannot forge: `origin`, or
@@ -49,8 +56,8 @@ def is_from_own_page(
     """
     origin = headers.get(b"origin")
     if origin is not None:
-        if own_origin is not None:
-            return origin == own_origin
+        if own is not None:
+            return origin == own
         scheme, found, host = origin.partition(b"://")
         return bool(found) and scheme in (b"http", b"https") and host == headers.get(b"host", b"")
     if method in _SAFE_METHODS:

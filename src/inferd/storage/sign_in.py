@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import case, delete, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -148,6 +148,11 @@ async def forget_expired(connection: AsyncConnection, now_unix_ns: int) -> None:
 async def add_sign_in(connection: AsyncConnection, row: SignInRow) -> None:
     """Insert."""
     await connection.execute(insert(sign_ins).values(msgspec.structs.asdict(row)))
+
+
+async def under_way(connection: AsyncConnection) -> int:
+    """How many browsers are at a provider, or never came back and are not forgotten yet."""
+    return (await connection.execute(select(func.count()).select_from(sign_ins))).scalar_one()
 
 
 async def take_sign_in(connection: AsyncConnection, state_digest: bytes) -> SignInRow | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inferd.api.credential import credential, is_from_own_page, session_secret
+from inferd.api.credential import credential, is_from_own_page, own_origin, session_secret
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,14 @@ def test_a_cookie_reads_on_a_plain_visit_and_not_for_another_sites_script() -> N
     assert is_from_own_page("GET", HOST)
     assert is_from_own_page("GET", {**HOST, b"sec-fetch-site": b"cross-site"})
     assert not is_from_own_page("GET", {**HOST, b"origin": b"http://elsewhere"})
+
+
+def test_over_tls_our_pages_come_over_tls_too() -> None:
+    own = own_origin(None, HOST, secure=True)
+    assert is_from_own_page("POST", {**HOST, b"origin": b"https://h:1"}, own)
+    assert not is_from_own_page("POST", {**HOST, b"origin": b"http://h:1"}, own)
+    assert own_origin(b"https://x", HOST, secure=True) == b"https://x"
+    assert own_origin(None, HOST, secure=False) is None
 
 
 def test_a_public_url_is_the_only_origin() -> None:

@@ -12,7 +12,7 @@ from inferd.access.sessions import NewSession, person_of
 from inferd.access.sign_in import LOGIN_CHARACTERS_MAX
 from inferd.api import inference
 from inferd.api.body import check_media_type, decode
-from inferd.api.credential import is_from_own_page, session_secret
+from inferd.api.credential import is_from_own_page, own_origin, session_secret
 from inferd.api.exchange import Exchange
 from inferd.api.routes import Access, Endpoint, Route
 from inferd.api.services import Services
@@ -105,11 +105,16 @@ _PASSWORD = msgspec.json.Decoder(PasswordIn)
 _RESET = msgspec.json.Decoder(PasswordResetIn)
 
 
+def from_our_page(exchange: Exchange, services: Services) -> bool:
+    """True if a page of ours, or a plain visit, sent the request."""
+    public = services.options.own_origin
+    own = own_origin(public, exchange.headers, secure=exchange.secure)
+    return is_from_own_page(exchange.method, exchange.headers, own)
+
+
 async def small_body(exchange: Exchange, services: Services) -> bytes:
     """The body of a call that needs no credential. Refuses pages of other sites."""
-    if b"origin" in exchange.headers and not is_from_own_page(
-        exchange.method, exchange.headers, services.options.own_origin
-    ):
+    if b"origin" in exchange.headers and not from_our_page(exchange, services):
         raise Forbidden("Another site's page may not sign anybody in.")
     holding = services.bodies.hold(_STRANGERS)
     try:

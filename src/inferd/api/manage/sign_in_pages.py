@@ -16,10 +16,11 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from inferd.access.caller import Caller
 from inferd.access.provider_sign_in import SECONDS_MAX, Arrival
 from inferd.access.sessions import person_of
-from inferd.api.credential import cookie, is_from_own_page, session_secret
+from inferd.api.credential import cookie, session_secret
 from inferd.api.exchange import Exchange
 from inferd.api.manage.sign_in import (
     end_session_of,
+    from_our_page,
     session_cookie,
     set_cookie,
     small_body,
@@ -155,7 +156,7 @@ async def sign_in_form(exchange: Exchange, services: Services) -> None:
 
 async def sign_out_form(exchange: Exchange, services: Services) -> None:
     """POST /sign-out."""
-    if not is_from_own_page("POST", exchange.headers, services.options.own_origin):
+    if not from_our_page(exchange, services):
         raise Forbidden("Another site's page may not sign anybody out.")
     await end_session_of(exchange, services)
     await _go(exchange, HOME, session_cookie(exchange, services, ""))
@@ -233,7 +234,7 @@ async def command_page(exchange: Exchange, services: Services) -> None:
 
 async def allow_command(exchange: Exchange, services: Services) -> None:
     """POST /command/sign-in: yes."""
-    if not is_from_own_page("POST", exchange.headers, services.options.own_origin):
+    if not from_our_page(exchange, services):
         raise Forbidden("Another site's page may not let a tool in.")
     fields = _first((await small_body(exchange, services)).decode("utf-8", "replace"))
     caller = await _signed_in(exchange, services)
