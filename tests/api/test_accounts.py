@@ -76,6 +76,21 @@ class TestMe:
         assert checked == (await gate.client.get("/payment/checklist")).json()
         assert (checked["suspended"], checked["suspend_reason"]) == (False, None)
 
+    async def test_command_line_tools_that_only_check_it_are_content(self, gate: Gateway) -> None:
+        """deepctl asks for the versions, then shows its token here and wants 200."""
+        anonymous = Client(gate.client.app, token=None)
+        assert (await anonymous.get("/cli/version")).status == 200
+        secret = gate.client.token or ""
+        for headers in (
+            {"authorization": f"bearer {secret}"},
+            {"authorization": f"BEARER  {secret}"},
+            {"x-api-key": secret},
+            {"xi-api-key": secret},
+        ):
+            assert (await anonymous.get(ME, headers=headers)).status == 200
+        for headers in ({}, {"authorization": secret}, {"x-api-key": secret + "x"}):
+            assert (await anonymous.get(ME, headers=headers)).status == 401
+
     async def test_what_is_said_stays_and_what_is_not_said_too(self, gate: Gateway) -> None:
         account = await made(gate, "blue")
         for body in (
