@@ -94,9 +94,7 @@ def purses() -> list[str]:
     """What was spent of each budget, of entries that lie in one month."""
     into = "INSERT INTO purses (key, spent_nanos) SELECT"
     return [
-        f"{into} 'credit:' || account_id, SUM(cost_nanos) FROM entries GROUP BY account_id",
-        f"{into} 'month:' || account_id || ':{{month}}', SUM(cost_nanos) FROM entries "
-        "GROUP BY account_id",
-        f"{into} 'token:' || token_id || ':{{month}}', SUM(cost_nanos) FROM entries "
-        "GROUP BY token_id",
+        f"{into} 'credit:' || account_id, SUM(cost_nanos) FROM entries GROUP BY 1",
+        f"{into} 'month:' || account_id || ':{{month}}', SUM(cost_nanos) FROM entries GROUP BY 1",
+        f"{into} 'token:' || token_id || ':{{month}}', SUM(cost_nanos) FROM entries GROUP BY 1",
     ]

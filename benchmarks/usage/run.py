@@ -70,10 +70,11 @@ async def main() -> None:
     if asked.only != "sqlite":
         results["postgresql"] = await on_postgres(asked)
     results["load_average_at_the_end"] = os.getloadavg()[0]
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{os.cpu_count()}-cores.json"
-    if asked.rows == ROWS and asked.only is None:
+    if asked.rows == ROWS:
+        name = f"{datetime.now(UTC):%Y-%m-%d}-{os.cpu_count()}-cores.json"
         target = Path(__file__).parent / "results" / name
-        target.write_text(json.dumps(results, indent=2) + "\n")
+        kept: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
+        target.write_text(json.dumps(kept | results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 
 
@@ -124,6 +125,9 @@ async def measure(url: str, folder: Path, asked: argparse.Namespace) -> dict[str
 
 async def _fill(connection: AsyncConnection, dialect: str, rows: int) -> None:
     start = MONTH.first_day * fill.DAY_NS
+    if dialect == "sqlite":
+        for pragma in ("cache_size = -1000000", "synchronous = OFF"):
+            await connection.exec_driver_sql(f"PRAGMA {pragma}")
     for statement in fill.setup():
         await connection.exec_driver_sql(statement)
     for first in range(0, rows, CHUNK):
@@ -134,7 +138,8 @@ async def _fill(connection: AsyncConnection, dialect: str, rows: int) -> None:
         print(f"{dialect}: {first + count:,} entries", file=sys.stderr)
     for statement in (*fill.purses(), *checks.rebuilding()):
         await connection.exec_driver_sql(statement.replace("{month}", str(MONTH)))
-    await connection.commit()
+        await connection.commit()
+        print(f"{dialect}: {statement[:40]}", file=sys.stderr)
     if dialect == "postgresql":
         # Production's autovacuum does it.
         await connection.exec_driver_sql("ANALYZE")
