@@ -154,6 +154,30 @@ class TestJobs:
             assert ledger.balance_nanos(gate.account_id) == 0
             assert ledger.outstanding_nanos(gate.account_id) == 0
 
+    async def test_a_call_with_a_key_whose_answer_was_lost_finds_its_film(
+        self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The process died after the job's row and before the answer's."""
+        key, body = {"idempotency-key": "film"}, {"model": MODEL, "prompt": "a cat", "seconds": 1}
+        services, billed = gate.services, len(await entries(gate))
+
+        async def dies(*_: object, **__: object) -> None:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(type(services.idempotency), "keep", dies)
+            patched.setattr(type(services.idempotency), "forget", dies)
+            with pytest.raises(asyncio.CancelledError):
+                await gate.client.post("/v1/videos", body, headers=key)
+        services.ledger.epoch_unix_ns += 1
+        services.idempotency._running.clear()  # pyright: ignore[reportPrivateUsage]
+        again = await gate.client.post("/v1/videos", body, headers=key)
+        assert again.status == 200
+        assert (await ended(gate, again.json()["id"]))["status"] == "succeeded"
+        third = await gate.client.post("/v1/videos", body, headers=key)
+        assert third.json()["id"] == again.json()["id"]
+        assert len(await entries(gate)) == billed + 1
+
     async def test_a_shutdown_leaves_a_job_for_the_next_start(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
             job = await begun(gate, seconds=10)

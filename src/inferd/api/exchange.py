@@ -46,6 +46,11 @@ class Recording(Protocol):
         """The call was billed before: computing it again costs nothing."""
         ...
 
+    @property
+    def before(self) -> str | None:
+        """The request id under which a process that is dead had begun the call."""
+        ...
+
     def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Status and headers."""
         ...

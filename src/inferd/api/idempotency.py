@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 import msgspec
 
@@ -51,14 +52,22 @@ _NOT_KEPT = frozenset({b"content-length", b"connection"})
 _log = logging.getLogger("inferd.api")
 
 
+class _Claimed(NamedTuple):
+    call: KeyedCall
+    paid: bool = False
+    before: str | None = None
+
+
 class Recorder:
     """A call with a key that runs: collects its answer and stores it."""
 
-    def __init__(self, keys: IdempotencyKeys, call: KeyedCall, *, paid: bool) -> None:
-        self.paid = paid
+    def __init__(self, keys: IdempotencyKeys, claimed: _Claimed) -> None:
+        self.paid = claimed.paid
         """It was billed before a crash that lost its answer."""
+        self.before = claimed.before
+        """The request id under which a process that is dead had begun it."""
         self._keys = keys
-        self._call = call
+        self._call = claimed.call
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._body = bytearray()
@@ -134,11 +143,12 @@ class IdempotencyKeys:
         caller.require_scope(INFERENCE_RUN)
         caller.require_model(model)
         call = await self._call(exchange, caller, _key(raw))
-        done, paid = await self._claim(call)
+        claimed = await self._claim(call)
+        done = claimed.call
         exchange.request_id = done.request_id
         if done.status is None:
             self._running.add(done.request_id)
-            exchange.recorder = Recorder(self, done, paid=paid)
+            exchange.recorder = Recorder(self, claimed)
             return False
         if done.body is None:
             raise AnswerNotKept(
@@ -189,12 +199,12 @@ class IdempotencyKeys:
             created_unix_ns=self._clock.unix_ns(),
         )
 
-    async def _claim(self, call: KeyedCall) -> tuple[KeyedCall, bool]:
-        """(the call that runs from now on, or was answered before; whether it is paid already)."""
+    async def _claim(self, call: KeyedCall) -> _Claimed:
+        """The call that runs from now on, or was answered before."""
         expired = call.created_unix_ns - KEPT_SECONDS * _SECOND_NS
         async with self._database.writing() as connection:
             if await stored.claim(connection, call, expired):
-                return call, False
+                return _Claimed(call)
             found = await stored.get(connection, call.account_id, call.key)
             if found is None:
                 raise _in_use()
@@ -203,7 +213,7 @@ class IdempotencyKeys:
                     "This Idempotency-Key was used for another request: use a new key.",
                 )
             if found.status is not None:
-                return found, False
+                return _Claimed(found)
             gateway = await stored.gateway_of(connection, found.gateway)
             if self._runs(found, gateway):
                 raise _in_use()
@@ -212,7 +222,7 @@ class IdempotencyKeys:
             heir = msgspec.structs.replace(call, request_id=found.request_id) if paid else call
             if not await stored.take_over(connection, found, heir):
                 raise _in_use()
-        return heir, paid
+        return _Claimed(heir, paid, found.request_id)
 
     def _runs(self, call: KeyedCall, gateway: tuple[int, int] | None) -> bool:
         """True if the call may still come to its end, or to the ledger."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 from contextlib import aclosing
+from hashlib import blake2b
 
 import msgspec
 
@@ -54,7 +54,7 @@ class VideoJobs:
         order = msgspec.structs.replace(order, request=request)
         work = await self._gate.admit(caller, order)
         row = JobRow(
-            id=f"videos_{secrets.token_urlsafe(12)}",
+            id=_job_id(order.request_id),
             account_id=caller.account_id,
             token_id=caller.token_id,
             request_id=order.request_id,
@@ -88,6 +88,11 @@ class VideoJobs:
         if row is None:
             raise NotFound("There is no such video, or it was deleted after a day.")
         return row
+
+    async def begun_by(self, caller: Caller, request_id: str) -> JobRow | None:
+        """The film that a request of the caller's account began; None if it came to none."""
+        async with self._database.reading() as connection:
+            return await jobs.get(connection, _job_id(request_id), caller.account_id)
 
     async def resume(self, find: Callable[[str], ModelCard]) -> int:
         """Run what a dead process left; returns how many. Call it once, at the start."""
@@ -164,6 +169,12 @@ async def _film(work: Work) -> bytes:
             elif isinstance(event, Filmed):
                 return bytes(film)
     raise InferdError("The video ended without its end.")
+
+
+def _job_id(request_id: str) -> str:
+    """`videos_` and 16 base-62 characters, of which the request's id tells which."""
+    digest = blake2b(request_id.encode(), digest_size=16).digest()
+    return f"videos_{ids.base62(int.from_bytes(digest, 'big'), 16)}"
 
 
 def _caller(row: JobRow) -> Caller:

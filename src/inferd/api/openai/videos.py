@@ -85,8 +85,14 @@ async def create_video(exchange: Exchange, services: Services) -> None:
     if await services.idempotency.replayed(exchange, card.name):
         return
     order = single.order(exchange, card, request, "openai", tier=body.service_tier)
-    row = await services.videos.submit(exchange.caller, order)
+    row = await _begun(exchange, services) or await services.videos.submit(exchange.caller, order)
     await exchange.respond(200, msgspec.json.encode(_job(row, exchange)))
+
+
+async def _begun(exchange: Exchange, services: Services) -> JobRow | None:
+    """The film that this call had begun before its process died."""
+    before = exchange.recorder.before if exchange.recorder is not None else None
+    return None if before is None else await services.videos.begun_by(exchange.caller, before)
 
 
 async def show_video(exchange: Exchange, services: Services) -> None:
