@@ -50,6 +50,9 @@ def backup(
 
 def _names(root: Path, *, with_blobs: bool) -> Iterator[str]:
     yield from (name for name in _SINGLE if (root / name).is_file())
+    # Of the second gateway and those after it.
+    journals = sorted(root.glob(f"gateways/*/{archive.JOURNAL}"))
+    yield from (str(path.relative_to(root)) for path in journals)
     for folder, pattern in _FOLDERS.items():
         if folder != "blobs" or with_blobs:
             files = sorted((root / folder).glob(pattern))

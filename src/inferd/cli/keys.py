@@ -27,6 +27,8 @@ def rotate(data_dir: DataDir = None, config: Config = None) -> None:
             f"{later} are from an older version and move at their next use; until then the "
             "retired key stays in secret.key.retired. Revoke them if the old key was stolen."
         )
+    if settings.installation_key_file:
+        typer.echo("Put the new secret.key where installation_key_file points.")
     if settings.is_clustered:
         typer.echo(
             "Copy secret.key and secret.key.retired to every gateway before you start them again."

@@ -164,7 +164,7 @@ def _manifest(archive: tarfile.TarFile) -> Manifest:
     except (ValueError, msgspec.ValidationError) as error:
         raise BadRequest(f"The backup's manifest cannot be read: {error}.") from error
     for name in manifest.files:
-        if len(name.split("/")) > 2 or not all(map(_PART.fullmatch, name.split("/"))):
+        if len(name.split("/")) > 3 or not all(map(_PART.fullmatch, name.split("/"))):
             raise BadRequest(f"The backup's manifest names a strange file: {name[:100]!r}.")
     if (DATABASE in manifest.files) != (manifest.schema is not None):
         raise BadRequest("The backup's manifest does not fit its database.")
@@ -180,7 +180,7 @@ def _unpack(archive: tarfile.TarFile, manifest: Manifest, folder: Path) -> None:
                 f"The backup holds a file that its manifest does not: {member.name!r}."
             )
         target = folder / member.name
-        target.parent.mkdir(mode=0o700, exist_ok=True)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         content = archive.extractfile(member)
         assert content is not None, "a regular file has content"
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

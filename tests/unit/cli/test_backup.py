@@ -100,6 +100,13 @@ class TestABackup:
         with tarfile.open(saved(home, tmp_path, "--blobs")) as archive:
             assert f"blobs/{'a' * 32}" in archive.getnames()
 
+    def test_holds_the_journals_of_all_gateways(self, home: Path, tmp_path: Path) -> None:
+        (home / "gateways" / "1").mkdir(parents=True)
+        (home / "gateways" / "1" / "ledger.journal").write_bytes(b"")
+        file = saved(home, tmp_path)
+        run("restore", str(file), "--data-dir", str(tmp_path / "other"))
+        assert (tmp_path / "other" / "gateways" / "1" / "ledger.journal").exists()
+
     def test_replaces_no_file(self, home: Path, tmp_path: Path) -> None:
         file = saved(home, tmp_path)
         with pytest.raises(InferdError, match="exists already"):
@@ -167,7 +174,8 @@ class TestARestore:
         refused(broken, tmp_path, "checksum differs")
 
     @pytest.mark.parametrize(
-        "name", ["../evil", "/etc/evil", "a/../../evil", "a/b/c", "", ".", "..", "a\x00", ".hidden"]
+        "name",
+        ["../evil", "/etc/evil", "a/../../evil", "a/b/c/d", "", ".", "..", "a\x00", ".hidden"],
     )
     def test_refuses_names_that_lead_elsewhere(self, tmp_path: Path, name: str) -> None:
         manifest = {
