@@ -205,7 +205,8 @@ async def _(s: Steps) -> Response:
 
 @step("PUT /v1/limits", "limits.set")
 async def _(s: Steps) -> Response:
-    return await s.send("PUT", "/v1/limits", {"model": "test/echo", "requests_per_minute": 9000})
+    body = {"token_id": (await s.token())["token_id"], "requests_per_minute": 9000}
+    return await s.send("PUT", "/v1/limits", body)
 
 
 @step("PUT /v1/admin/limits", "limits.set")

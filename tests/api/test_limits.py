@@ -136,6 +136,28 @@ class TestSetting:
             answer = await running.client.call("PUT", "/v1/admin/limits", encoded(fields))
             assert answer.status == status, (fields, answer.body)
 
+    async def test_an_accounts_admin_narrows_its_tokens_and_nothing_else(
+        self, running: Gateway
+    ) -> None:
+        token_id, client = await minted(running)
+        await limit(running, token_id="*", requests_per_minute=2)
+        wide = {"token_id": token_id, "requests_per_minute": 1000}
+        told = await running.client.call("PUT", "/v1/limits", encoded(wide))
+        assert (told.status, told.json()["own"]) == (200, True)
+        answers = [(await client.post(CHAT, body(max_tokens=1))).status for _ in range(3)]
+        assert answers == [200, 200, 429], "the installation's limit is not replaced"
+        own = {"account_id": running.account_id}
+        for fields in (
+            {"requests_per_minute": 1},
+            {**own, "requests_per_minute": 1},
+            {"model": MODEL, "requests_per_minute": 1},
+            {"token_id": "*", "requests_per_minute": 1},
+        ):
+            answer = await running.client.call("PUT", "/v1/limits", encoded(fields))
+            assert answer.status == 403, fields
+        each = {**own, "token_id": "*", "requests_per_minute": 1}
+        assert (await running.client.call("PUT", "/v1/limits", encoded(each))).status == 200
+
     async def test_who_may_only_compute_sets_nothing(self, running: Gateway) -> None:
         client = await plain(running)
         for path in ("/v1/admin/limits", "/v1/limits"):

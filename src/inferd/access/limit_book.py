@@ -9,7 +9,7 @@ import msgspec
 
 from inferd import ids
 from inferd.access import audit
-from inferd.access.caller import ADMIN, Caller
+from inferd.access.caller import Caller
 from inferd.access.changes import Changes
 from inferd.access.limit_rules import EACH, Rule
 from inferd.access.limits import Limits
@@ -73,12 +73,12 @@ class LimitBook:
     async def put(self, caller: Caller, row: LimitRow) -> LimitRow:
         """Set a limit; one without bounds is removed. Returns it with its account's name.
 
-        An account's admin may narrow tokens of the account, the installation's admin anything.
-        Raises Forbidden or NotFound.
+        One of the account's own is for tokens of the account alone; others are for the
+        installation's admin, who is asked for by the route. Raises Forbidden or NotFound.
         """
         async with self._changes.writing() as change:
             row = await _placed(change, row)
-            if not caller.may(ADMIN):
+            if row.own:
                 _check_own(caller, row)
             await self._write(change, caller, row)
         return row

@@ -4,11 +4,12 @@ A rule names an account, a token and a model, each one of: a name; `*`, each on 
 together. What it names decides what is counted together, and every count holds by itself. Of
 several rules that count alike the most particular one decides, each measure apart:
 `acc_1, None, *` replaces `*, None, *` for that account, and holds beside `acc_1, None, None`.
+What an account sets for itself only narrows: it replaces nothing that the installation's admin set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -29,6 +30,8 @@ class Rule(msgspec.Struct, frozen=True):
     concurrent_requests: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    own: bool = False
+    """The account set it for itself."""
 
 
 class Applied(NamedTuple):
@@ -43,10 +46,11 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._by_key: dict[Key, Rule] = {}
+        self._own_by_key: dict[Key, Rule] = {}
         shapes: set[tuple[bool, bool, bool]] = set()
         for rule in rules:
             key = (rule.account_id, rule.token_id, rule.model)
-            self._by_key[key] = rule
+            (self._own_by_key if rule.own else self._by_key)[key] = rule
             shapes.add((key[0] is not None, key[1] is not None, key[2] is not None))
         # The narrowest first: of two that refuse alike, it is the one that is named.
         self._shapes = sorted(shapes, key=lambda shape: (-sum(shape), shape))
@@ -57,24 +61,34 @@ class Rules:
         for shape in self._shapes:
             names = (account_id, token_id, model)
             key = tuple(name if has else None for name, has in zip(names, shape, strict=True))
-            bounds = self._bounds(key[0], key[1], key[2])
+            bounds = _bounds(self._by_key, key[0], key[1], key[2])
+            if self._own_by_key:
+                bounds = _narrower(bounds, _bounds(self._own_by_key, key[0], key[1], key[2]))
             if any(bound is not None for bound in bounds):
                 found.append(Applied((key[0], key[1], key[2]), bounds))
         return tuple(found)
 
-    def _bounds(self, account: str | None, token: str | None, model: str | None) -> Bounds:
-        rules = [
-            rule
-            for t in _particular_first(token)
-            for a in _particular_first(account)
-            for m in _particular_first(model)
-            if (rule := self._by_key.get((a, t, m))) is not None
-        ]
-        return Bounds(
-            _first([rule.concurrent_requests for rule in rules]),
-            _first([rule.requests_per_minute for rule in rules]),
-            _first([rule.tokens_per_minute for rule in rules]),
-        )
+
+def _bounds(
+    by_key: Mapping[Key, Rule], account: str | None, token: str | None, model: str | None
+) -> Bounds:
+    rules = [
+        rule
+        for t in _particular_first(token)
+        for a in _particular_first(account)
+        for m in _particular_first(model)
+        if (rule := by_key.get((a, t, m))) is not None
+    ]
+    return Bounds(
+        _first([rule.concurrent_requests for rule in rules]),
+        _first([rule.requests_per_minute for rule in rules]),
+        _first([rule.tokens_per_minute for rule in rules]),
+    )
+
+
+def _narrower(one: Bounds, other: Bounds) -> Bounds:
+    pairs = zip(one, other, strict=True)
+    return Bounds(*(min((b for b in pair if b is not None), default=None) for pair in pairs))
 
 
 def _particular_first(name: str | None) -> tuple[str | None, ...]:

@@ -26,11 +26,14 @@ class LimitRow(msgspec.Struct, frozen=True, kw_only=True):
     concurrent_requests: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    own: bool = False
+    """The account set it, beside what the installation's admin set."""
 
     @property
     def id(self) -> str:
-        """One row for each combination of names."""
-        return "|".join(name or "" for name in (self.account_id, self.token_id, self.model))
+        """One row for each combination of names, and one of the account's own."""
+        names = (self.account_id, self.token_id, self.model, "own" if self.own else None)
+        return "|".join(name or "" for name in names)
 
     @property
     def says_nothing(self) -> bool:

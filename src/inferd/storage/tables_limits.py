@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+)
 
 from inferd.storage.tables import metadata
 
@@ -16,6 +26,7 @@ limits = Table(
     Column("concurrent_requests", BigInteger),
     Column("requests_per_minute", BigInteger),
     Column("tokens_per_minute", BigInteger),
+    Column("own", Boolean, nullable=False),
     Column("changed_unix_ns", BigInteger, nullable=False),
     CheckConstraint("concurrent_requests > 0"),
     CheckConstraint("requests_per_minute > 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,7 +34,7 @@ def refuse(limits: Limits, ticket: Ticket) -> TooManyRequests:
 
 def limited(clock: ManualClock, **bounds: int) -> Limits:
     limits = Limits(clock)
-    limits.set_rules([Rule("a", None, "m", **bounds)])
+    limits.set_rules([msgspec.structs.replace(Rule("a", None, "m"), **bounds)])
     return limits
 
 
@@ -156,6 +157,18 @@ class TestRules:
             (None, None, "m"): Bounds(None, 7, None),
         }
         assert dict(rules.applied("b", "u", "n")) == {("b", None, "n"): Bounds(200, 9, None)}
+
+    def test_what_an_account_sets_for_itself_only_narrows(self) -> None:
+        rules = Rules(
+            [
+                Rule(EACH, EACH, None, requests_per_minute=10),
+                Rule("a", EACH, None, requests_per_minute=99, tokens_per_minute=5, own=True),
+                Rule("a", "t", None, requests_per_minute=3, own=True),
+            ]
+        )
+        assert dict(rules.applied("a", "t", "m")) == {("a", "t", None): Bounds(None, 3, 5)}
+        assert dict(rules.applied("a", "u", "m")) == {("a", "u", None): Bounds(None, 10, 5)}
+        assert dict(rules.applied("b", "v", "m")) == {("b", "v", None): Bounds(None, 10, None)}
 
     def test_a_narrow_limit_and_a_wide_one_hold_together(self) -> None:
         limits = Limits(ManualClock())

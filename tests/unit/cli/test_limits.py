@@ -38,6 +38,7 @@ async def test_a_limit_is_set_listed_and_removed_without_a_server(tmp_path: Path
             "concurrent_requests": None,
             "requests_per_minute": 7,
             "tokens_per_minute": None,
+            "own": False,
         }
     ]
     told = await inferd(tmp_path, "set", "--account", "*", "--model", "*")

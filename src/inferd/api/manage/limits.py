@@ -30,6 +30,8 @@ class LimitOut(msgspec.Struct, frozen=True):
     concurrent_requests: int | None
     requests_per_minute: int | None
     tokens_per_minute: int | None
+    own: bool
+    """The account set it for itself; it only narrows what the admin set."""
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -125,12 +127,20 @@ async def request_rate_limit(exchange: Exchange, services: Services) -> None:
 
 
 async def set_limit(exchange: Exchange, services: Services) -> None:
-    """PUT /v1/limits and PUT /v1/admin/limits."""
+    """PUT /v1/admin/limits."""
+    await _set(exchange, services, own=False)
+
+
+async def set_own_limit(exchange: Exchange, services: Services) -> None:
+    """PUT /v1/limits: of the account's tokens."""
+    await _set(exchange, services, own=True)
+
+
+async def _set(exchange: Exchange, services: Services, *, own: bool) -> None:
     wire = await inference.read(exchange, services, _LIMITS)
-    row = LimitRow(**msgspec.structs.asdict(wire))
-    await exchange.respond(
-        200, msgspec.json.encode(_out(await services.limits.put(exchange.caller, row)))
-    )
+    row = LimitRow(**msgspec.structs.asdict(wire), own=own)
+    placed = await services.limits.put(exchange.caller, row)
+    await exchange.respond(200, msgspec.json.encode(_out(placed)))
 
 
 async def list_limits(exchange: Exchange, services: Services) -> None:
@@ -243,7 +253,7 @@ def limit_routes() -> list[Route]:
         Route(
             "PUT",
             "/v1/limits",
-            set_limit,
+            set_own_limit,
             "account-admin",
             "native",
             "Limit a token of the account",

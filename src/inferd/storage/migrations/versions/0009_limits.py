@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("concurrent_requests", sa.BigInteger),
         sa.Column("requests_per_minute", sa.BigInteger),
         sa.Column("tokens_per_minute", sa.BigInteger),
+        sa.Column("own", sa.Boolean, nullable=False),
         sa.Column("changed_unix_ns", sa.BigInteger, nullable=False),
         sa.CheckConstraint("concurrent_requests > 0"),
         sa.CheckConstraint("requests_per_minute > 0"),
