@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.rows import EntryRow
@@ -27,14 +27,6 @@ async def succeeded(connection: AsyncConnection, request_ids: Sequence[str]) -> 
         entries.c.request_id.in_(request_ids), entries.c.status == "succeeded"
     )
     return frozenset(row[0] for row in await connection.execute(query))
-
-
-async def spent_by_account(connection: AsyncConnection) -> dict[str, int]:
-    """Account → nano-dollars of all its entries."""
-    query = select(entries.c.account_id, func.sum(entries.c.cost_nanos)).group_by(
-        entries.c.account_id
-    )
-    return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 async def every(connection: AsyncConnection) -> AsyncIterator[EntryRow]:

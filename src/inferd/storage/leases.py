@@ -169,12 +169,6 @@ async def recalled(connection: AsyncConnection, gateway: str) -> Sequence[str]:
     return [row[0] for row in await connection.execute(query, {"gateway": gateway})]
 
 
-async def outside(connection: AsyncConnection, purse: str) -> int:
-    """What all gateways together have leased."""
-    query = text("SELECT COALESCE(SUM(nanos), 0)::bigint FROM leases WHERE purse = :purse")
-    return int((await connection.execute(query, {"purse": purse})).scalar_one())
-
-
 async def _lightly(connection: AsyncConnection) -> None:
     """Do not wait for the disk: what is lost with the server's power costs nobody money."""
     await connection.execute(text("SET LOCAL synchronous_commit TO OFF"))

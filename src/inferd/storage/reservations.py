@@ -1,19 +1,11 @@
-"""Reservations in the database: only the rows of a dead process are ever read."""
+"""Reservations in the database: rows of a process that is dead are dropped when it starts again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inferd.storage.rows import ReservationRow
 from inferd.storage.tables import reservations
-
-
-async def every(connection: AsyncConnection) -> Sequence[ReservationRow]:
-    """All reservations."""
-    return [ReservationRow(*row) for row in await connection.execute(select(reservations))]
 
 
 async def clear(connection: AsyncConnection, gateway: str = "") -> int:
