@@ -11,6 +11,19 @@ from inferd.storage.migrate import migrate
 from tests.servers import PostgresServer, ValkeyServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests of whole gateways, which run on SQLite, on PostgreSQL for once."""
+    parser.addoption("--postgres", action="store_true", help="Gateways on PostgreSQL.")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gateways_on_postgres(request: pytest.FixtureRequest) -> None:  # pyright: ignore[reportUnusedFunction]
+    if request.config.getoption("--postgres"):
+        from tests.gateway import POSTGRES
+
+        POSTGRES.append(request.getfixturevalue("postgres"))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server. Whoever stops it starts it again."""

@@ -34,11 +34,14 @@ from inferd.metering.prices import PriceBook
 from inferd.serving.replica import Flight, ReplicaFacts
 from inferd.serving.router import Router, RouterOptions
 from inferd.storage.database import Database, migrate
-from inferd.storage.ledger_writer import LedgerWriter
+from inferd.storage.writers import ledger_writer
 from inferd.tasks.base import Stopped
 from inferd.tasks.every import Event
 from inferd.tasks.text_generation import Text
+from tests.servers import PostgresServer
 
+POSTGRES: list[PostgresServer] = []
+"""`pytest --postgres` puts a server here; every gateway is on a database of its own then."""
 ADMIN_TOKEN = "bootstrap-token-of-the-tests-0123456789"
 
 ECHO_CARD = """
@@ -245,20 +248,22 @@ async def gateway(
     clock: Clock | None = None,
     providers: Mapping[str, Provider] | None = None,
 ) -> AsyncGenerator[Gateway]:
-    """Build every room over a fresh SQLite file, and take it down again."""
+    """Build every room over a fresh database, and take it down again."""
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         path = tmp_path / "inferd.db"
-        migrate(path)
-        database = Database(path)
+        where = await POSTGRES[0].migrated() if POSTGRES else f"sqlite:///{path}"
+        migrate(where)
+        database = Database(where, directory=tmp_path)
         stack.push_async_callback(database.close)
         changes = Changes(database, clock)
-        writer = LedgerWriter(path)
+        writer = ledger_writer(where, tmp_path)
         stack.push_async_callback(writer.close)
         tokens = Tokens(database, installation_key(tmp_path), clock, changes=changes)
         await tokens.ensure_admin(ADMIN_TOKEN)
-        ledger = Ledger(writer, database, clock)
+        ledger = Ledger(writer, database, clock, "gateway.0" if POSTGRES else "")
         await ledger.start()
+        stack.push_async_callback(ledger.close)
         prices = PriceBook(database, clock)
         known = cards or (echo_card(),)
         await prices.sync(known)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from inferd.storage import entries as stored
 from inferd.storage.rows import EntryRow
 from tests.gateway import Gateway
 
@@ -26,5 +27,10 @@ def entries_in(path: Path) -> list[EntryRow]:
 
 
 async def entries(gate: Gateway) -> list[EntryRow]:
-    """All settled entries of a gateway."""
-    return entries_in(gate.database_path)
+    """All settled entries of a gateway, oldest first."""
+    database = gate.services.database
+    if database.dialect == "sqlite":
+        return entries_in(gate.database_path)
+    async with database.reading() as connection:
+        rows = [row async for row in stored.every(connection)]
+    return sorted(rows, key=lambda row: row.settled_unix_ns)
