@@ -192,3 +192,26 @@ async def test_a_gateway_that_is_killed_takes_nothing_with_it_for_ever(cluster: 
     assert await cluster.value("SELECT COALESCE(SUM(nanos), 0) FROM leases") == 0
     found = await cluster.verify()
     assert '"differences":[]' in found, found
+
+
+async def test_a_limit_that_is_set_on_one_gateway_holds_on_all_within_a_second(
+    cluster: Cluster,
+) -> None:
+    async with cluster.gateways[0].client() as client:
+        made = (await client.post("/v1/api-tokens", json={"name": "free"})).json()
+
+        async def status(gateway: InferdProcess) -> int:
+            """What a request gets at once; 0: it was admitted, and waits for the model."""
+            async with gateway.client(trust_env=False) as other:
+                other.headers["authorization"] = f"Bearer {made['token']}"
+                try:
+                    return (await other.post(CHAT, json=BODY, timeout=0.3)).status_code
+                except httpx.TimeoutException:
+                    return 0
+
+        for gateway in cluster.gateways:
+            assert await status(gateway) in (0, 200), "it knows the token, and no limit"
+        limit = {"token_id": made["token_id"], "limit": 0}
+        assert (await client.post("/payment/key-limits", json=limit)).status_code == 200
+        await asyncio.sleep(1)
+        assert [await status(gateway) for gateway in cluster.gateways] == [402] * 4
