@@ -174,7 +174,12 @@ async def _row(url: str, folder: Path, gateways: int, credit: int | None) -> lis
         own.mkdir(parents=True)
         name = f"g{number}" if is_postgres(url) else ""
         wish = Play(url, str(own), name, REQUESTS // gateways, number * REQUESTS)
-        command = [sys.executable, str(Path(__file__)), "--play", msgspec.json.encode(wish).decode()]
+        command = [
+            sys.executable,
+            str(Path(__file__)),
+            "--play",
+            msgspec.json.encode(wish).decode(),
+        ]
         child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
         children.append(child)
     told = await asyncio.gather(*(child.communicate() for child in children))
