@@ -21,9 +21,7 @@ _COLUMNS = ("uid", "display_name", "kind", "created_at", "credit", "suspended")
 @app.command("create")
 def create(
     name: str,
-    personal: Annotated[
-        bool, typer.Option("--personal", help="Of one person; else a team.")
-    ] = False,
+    personal: Annotated[bool, typer.Option("--personal", help="Not a team.")] = False,  # noqa: FBT002 a flag
     email: Annotated[str | None, typer.Option(help="Of its admin, who signs in with it.")] = None,
     data_dir: DataDir = None,
     config: Config = None,
