@@ -227,6 +227,12 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+async def _migrated(path: Path) -> str:
+    where = await POSTGRES[0].migrated() if POSTGRES else f"sqlite:///{path}"
+    migrate(where)
+    return where
+
+
 def _router(
     folder: Path, flights: list[Flight], clock: Clock, options: RouterOptions | None
 ) -> Router:
@@ -252,8 +258,7 @@ async def gateway(
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         path = tmp_path / "inferd.db"
-        where = await POSTGRES[0].migrated() if POSTGRES else f"sqlite:///{path}"
-        migrate(where)
+        where = await _migrated(path)
         database = Database(where, directory=tmp_path)
         stack.push_async_callback(database.close)
         changes = Changes(database, clock)
