@@ -72,7 +72,8 @@ class EchoEngine:
         self._card = card
         self._context_length = card.context_length
         self._thinks = "reasoning" in card.tags
-        return Features((card.task,), card.slots, card.context_length)
+        spare = int(self._knobs.number("spare"))
+        return Features((card.task,), card.slots, card.context_length, spare)
 
     async def run(self, request: Request, cancel: asyncio.Event) -> AsyncGenerator[Event]:
         """Echo the last message, or the prompt; do what another task asks for."""
