@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import text
 
 from inferd.storage import people
 from tests.gateway import Client, Gateway, gateway
@@ -171,8 +172,8 @@ class TestDeleted:
         assert [(await one.get(ME)).status for one in (account.client, cold)] == [401, 401]
         assert (await gate.client.get(f"{ACCOUNTS}/{account.uid}")).status == 404
         async with gate.services.database.reading() as connection:
-            query = "SELECT account_id FROM entries WHERE request_id = ?"
-            found = (await connection.exec_driver_sql(query, (request_id,))).scalar()
+            query = text("SELECT account_id FROM entries WHERE request_id = :id")
+            found = (await connection.execute(query, {"id": request_id})).scalar()
         assert found == account.uid
 
     async def test_a_person_who_deletes_his_account_is_forgotten(self, gate: Gateway) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 from inferd.access.caller import INFERENCE_RUN
 from inferd.errors import Unauthorized
+from inferd.storage import accounts
+from inferd.storage.rows import AccountRow
 from tests.gateway import ADMIN_TOKEN, Client, Gateway, Response, gateway
 from tests.jwts import b64, offline_jwt
 from tests.ledger import entries
@@ -173,13 +175,12 @@ class TestKid:
         claims = {"exp": soon()}
         await refused(gate, *(offline_jwt(gate.account_id, n, secret, claims) for n in names))
 
-    async def test_a_uid_may_hold_colons(self, gate: Gateway, secret: str) -> None:
+    async def test_a_uid_may_hold_colons(self, gate: Gateway) -> None:
         """It is split from the right: DeepInfra's own look like di:1000000000000."""
         uid = "di:1000000000000"
         async with gate.services.database.writing() as connection:
-            await connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
-            for statement in ("UPDATE accounts SET id = ?", "UPDATE tokens SET account_id = ?"):
-                await connection.exec_driver_sql(statement, (uid,))
+            await accounts.add(connection, AccountRow(uid, "di", 1, None))
+        _, secret = await gate.services.tokens.create(uid, NAME, (INFERENCE_RUN,))
         assert (await ask(gate, offline_jwt(uid, NAME, secret, {"exp": soon()}))).status == 200
 
     async def test_one_accounts_key_opens_nothing_of_anothers(
