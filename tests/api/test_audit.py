@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from sqlalchemy import insert
 
 from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
+from inferd.storage.tables_budgets import gateways
 from tests.gateway import ADMIN_TOKEN, Client, Gateway, Response, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,6 +235,14 @@ async def _(s: Steps) -> Response:
 @step("DELETE /v1/admin/prices/{rest}", "price.reset")
 async def _(s: Steps) -> Response:
     return await s.send("DELETE", "/v1/admin/prices/test/echo")
+
+
+@step("DELETE /v1/admin/gateways/{rest}", "gateway.forget")
+async def _(s: Steps) -> Response:
+    async with s.gate.services.database.writing() as connection:
+        row = {"id": "gw_lost.0", "epoch_unix_ns": 1, "seen_unix_ns": 1}
+        await connection.execute(insert(gateways).values(row))
+    return await s.send("DELETE", "/v1/admin/gateways/gw_lost.0")
 
 
 @step("POST /payment/config", "account.monthly_limit")

@@ -10,6 +10,7 @@ from inferd.api.manage import account, server, usage
 from inferd.api.manage.accounts import account_routes
 from inferd.api.manage.audit import audit_routes
 from inferd.api.manage.credit import credit_routes
+from inferd.api.manage.gateways import gateway_routes
 from inferd.api.manage.invoices import invoice_routes
 from inferd.api.manage.limits import limit_routes
 from inferd.api.manage.me import me_routes
@@ -247,6 +248,7 @@ def _all() -> list[Route]:
         *sign_in_page_routes(),
         *limit_routes(),
         *price_routes(),
+        *gateway_routes(),
         *credit_routes(),
         *payment_routes(),
         *payment_usage_routes(),

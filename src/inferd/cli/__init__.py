@@ -12,6 +12,7 @@ from inferd.cli import (
     backup,
     credit,
     doctor,
+    gateway_list,
     keys,
     limits,
     models,
@@ -39,6 +40,7 @@ app.command("restore", help="Put a backup into the data directory.")(backup.rest
 app.command("version", help="Print the version.")(serve.version)
 app.add_typer(accounts.app, name="account", help="Make, suspend, delete accounts; grant credit.")
 accounts.app.command("credit")(credit.credit)
+app.add_typer(gateway_list.app, name="gateways", help="Gateways that share a database.")
 app.add_typer(keys.app, name="keys", help="Replace the installation's key.")
 app.add_typer(limits.app, name="limits", help="How much accounts, tokens and models may do.")
 app.add_typer(models.app, name="models", help="List, show, pull and remove models.")

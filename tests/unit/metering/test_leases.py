@@ -16,6 +16,8 @@ from inferd.errors import PaymentRequired, Unavailable
 from inferd.metering.ledger import Ledger
 from inferd.metering.payer import Payer
 from inferd.storage.database import Database
+from inferd.storage.gateways import every, forget
+from inferd.storage.leases import beat
 from inferd.storage.postgres import connect
 from inferd.storage.postgres_writer import PostgresWriter
 from inferd.storage.rows import GrantRow
@@ -43,6 +45,8 @@ class Gateways:
         self._folder = folder
         self._stack = stack
         self._number = 0
+        self.database = Database(url, directory=folder)
+        stack.push_async_callback(self.database.close)
 
     async def start(self, name: str) -> Ledger:
         """A gateway, with a directory of its own."""
@@ -189,6 +193,23 @@ async def test_the_lease_of_a_dead_gateway_counts_as_spent_until_it_is_back(
     assert not await gateways.pay(again, 1, 1)
     with pytest.raises(Unavailable, match="Another process runs as gateway g0"):
         await one.reserve(PAYER, "Ry", 5000)
+
+
+async def test_the_lease_of_a_gateway_that_is_given_up_is_free_and_its_process_is_told_to_stop(
+    gateways: Gateways,
+) -> None:
+    one, lost = [await gateways.start(name) for name in ("one", "lost")]
+    await one.set_credit("acc", DOLLAR)
+    assert await gateways.hold(lost, CENTS) is not None
+    async with gateways.database.writing() as connection:
+        (_, told) = sorted(await every(connection), key=lambda row: row.leased_nanos)
+        assert (told.id, told.leased_nanos >= CENTS) == ("lost", True)
+        await forget(connection, "lost", SystemClock().unix_ns())
+    assert await gateways.balance() == DOLLAR
+    assert [await gateways.pay(one, CENTS, CENTS) for _ in range(21)] == [True] * 20 + [False]
+    with pytest.raises(Unavailable, match="must stop"):
+        async with gateways.database.writing() as connection:
+            await beat(connection, "lost", lost.epoch_unix_ns)
 
 
 async def test_a_limit_that_is_lowered_takes_back_what_is_leased(gateways: Gateways) -> None:
