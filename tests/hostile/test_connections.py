@@ -146,7 +146,7 @@ HEADERS: dict[str, tuple[dict[str, str], int]] = {
     "SQL union": ({"authorization": "Bearer x' UNION SELECT digest FROM tokens --"}, 401),
     "SQL that waits": ({"authorization": "Bearer x'; SELECT randomblob(1000000000) --"}, 401),
     "SQL in x-api-key": ({"authorization": "", "x-api-key": "' OR 1=1 --"}, 401),
-    "SQL in the cookie": ({"authorization": "", "cookie": "session=' OR 1=1 --"}, 401),
+    "SQL in the cookie": ({"authorization": "", "cookie": "session=' OR 1=1 --"}, 403),
     "an LDAP look-up": ({"authorization": "Bearer ${jndi:ldap://127.0.0.1/x}"}, 401),
     "Latin": ({"authorization": "Bearer \xff\xfe\x80"}, 401),
     "60 000 letters": ({"authorization": "Bearer " + "a" * 60_000}, 401),
