@@ -102,13 +102,16 @@ async def test_a_running_stream_is_not_cut_for_another_model(data_dir: Path) -> 
 
 
 async def test_an_idle_model_is_unloaded_and_comes_back(data_dir: Path) -> None:
-    async with (
-        serving(data_dir, card("t/echo"), idle_seconds=0.2) as server,
-        server.client() as client,
-    ):
-        assert (await client.post(CHAT, json=body("t/echo"))).status_code == 200
-        await gone(await server.worker_pid("t/echo"))
-        assert (await client.post(CHAT, json=body("t/echo"))).status_code == 200
+    slow = card("t/slow", "token_ms=20")
+    async with serving(data_dir, slow, idle_seconds=0.2) as server, server.client() as client:
+        visitor = await Visitor.at(server)
+        await visitor.ask(body("t/slow", "w " * 450, stream=True))
+        await visitor.hear(1)
+        # While it computes, however slow the machine is, it cannot be gone.
+        worker = await server.worker_pid("t/slow")
+        await visitor.leave()
+        await gone(worker)
+        assert (await client.post(CHAT, json=body("t/slow"))).status_code == 200
 
 
 async def test_a_model_is_never_unloaded_under_a_running_request(data_dir: Path) -> None:

@@ -25,6 +25,8 @@ SILENCE_SECONDS_MAX = 0.5
 LOOKS = 5
 CONNECT_SECONDS_MAX = 1.0
 RETRY_SECONDS = 0.2
+CANCEL_SECONDS = 0.2
+"""Between two cancellations of a task that has not ended."""
 _SCHEMES = ("valkey://", "valkeys://", "redis://", "rediss://", "unix://")
 
 Up = Callable[[], None]
@@ -88,9 +90,7 @@ class Valkey:
 
     async def close(self) -> None:
         """Hang up."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _ended(self._tasks)
         await self._hang_up()
 
     def run(self, keys: list[str], *arguments: str | int) -> asyncio.Future[Any]:
@@ -107,8 +107,9 @@ class Valkey:
         while True:
             connection = self._pool.make_connection()
             with suppress(*_failures()):
-                await connection.connect()
-                await connection.send_command("SUBSCRIBE", channel)
+                async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                    await connection.connect()
+                    await connection.send_command("SUBSCRIBE", channel)
                 while True:
                     kind, _, message = await connection.read_response()
                     if kind == "message":
@@ -140,7 +141,6 @@ class Valkey:
                     _log.warning("Valkey is back")
                 told = False
                 await self._converse(first)
-            await self._hang_up()
             if not first.done():
                 first.set_result(None)
             await asyncio.sleep(RETRY_SECONDS)
@@ -168,10 +168,10 @@ class Valkey:
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for part in parts:
-                part.cancel()
-            for ended in await asyncio.gather(*parts, return_exceptions=True):
-                if isinstance(ended, Exception) and not isinstance(ended, _failures()):
+            # First of all those who wait hear of it: they wait for no task of ours.
+            await self._hang_up()
+            for ended in await _ended(parts):
+                if not isinstance(ended, _failures()):
                     _log.error("the conversation with Valkey broke", exc_info=ended)
 
     async def _send(self) -> None:
@@ -229,6 +229,20 @@ class Valkey:
 
     def _own(self, work: Any) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+
+async def _ended(parts: list[asyncio.Task[None]]) -> list[Exception]:
+    """Cancel tasks and wait for their ends; what they failed with.
+
+    Cancelled again and again: the client library may lose a cancellation in what it catches.
+    """
+    pending = set(parts)
+    while pending:
+        for part in pending:
+            part.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+    failed = [part.exception() for part in parts if not part.cancelled()]
+    return [error for error in failed if isinstance(error, Exception)]
 
 
 def _failures() -> tuple[type[Exception], ...]:
