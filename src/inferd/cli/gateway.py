@@ -26,6 +26,9 @@ from inferd.serving.cluster_wire import Boot, Broken, Up
 from inferd.serving.remote_router import RemoteRouter
 from inferd.settings import Settings
 
+ORPHAN_SECONDS_MAX = 15.0
+"""What a gateway whose supervisor is gone may take to settle and end."""
+
 
 async def main(control: int, listening: int) -> None:
     """Serve until SIGTERM, or until the supervisor is gone."""
@@ -74,6 +77,8 @@ def _end() -> None:
     # Twice: nothing that runs can go on.
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
+    # Whatever hangs meanwhile, a gateway without its supervisor does not stay.
+    asyncio.get_running_loop().call_later(ORPHAN_SECONDS_MAX, os._exit, 1)
 
 
 if __name__ == "__main__":
