@@ -1,7 +1,8 @@
 """multipart/form-data on native routes, as each real client sends it (deepinfra-api 3.1).
 
 Strings come bare or JSON-quoted, lists and numbers as JSON, booleans as `true`. A text field keeps
-its raw text unless it is a quoted string.
+its raw text unless it is a quoted string; a field that takes a list reads a JSON array of what the
+list holds, and any other text as one item.
 """
 
 from __future__ import annotations
@@ -94,12 +95,19 @@ def _part_value(file_name: str | None, content: bytes, kind: Any, files: list[Fo
     if text == "" and not _is_text(kind):
         # Some clients send a field that was left out as an empty part.
         return None
-    value = _value(text, is_text=_is_text(kind))
-    # Only a file may look like one.
+    return _unmarked(_value(text, kind))
+
+
+def _unmarked(value: Any) -> Any:
+    """Only a file may look like one."""
+    if isinstance(value, list):
+        return [_unmarked(one) for one in cast("list[Any]", value)]
     return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _appended(before: Any, value: Any) -> Any:
+    if value is None:
+        return before
     more: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
     return [*(before or []), *more]
 
@@ -197,7 +205,27 @@ def _parameters(line: bytes, at: int) -> dict[bytes, bytes]:
     return values
 
 
-def _value(text: str, *, is_text: bool) -> Any:
+def _value(text: str, kind: Any) -> Any:
+    """What a part's text says, as its field reads it."""
+    item = _item_of(kind)
+    if item is not None:
+        items = _array(text, item)
+        return _plain_value(text, is_text=_is_text(item)) if items is None else items
+    return _plain_value(text, is_text=_is_text(kind))
+
+
+def _array(text: str, item: Any) -> list[Any] | None:
+    """A JSON array of such items; None for every other text, `[1] see below` included."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        found: Any = msgspec.json.decode(text.encode())
+        return msgspec.convert(found, list[item], strict=False)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        return None
+
+
+def _plain_value(text: str, *, is_text: bool) -> Any:
     if is_text and not text.startswith('"'):
         return text
     try:
@@ -208,14 +236,23 @@ def _value(text: str, *, is_text: bool) -> Any:
 
 
 def _is_text(kind: Any) -> bool:
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_is_text(option) for option in get_args(kind))
-    plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
-    return plain is str
+    return any(option is str for option in _options(kind))
 
 
 def _is_list(kind: Any) -> bool:
+    return any(get_origin(option) in (list, tuple) for option in _options(kind))
+
+
+def _item_of(kind: Any) -> Any:
+    """What the list that a field takes holds; None: it takes none."""
+    lists = (option for option in _options(kind) if get_origin(option) in (list, tuple))
+    return next((get_args(option)[0] for option in lists), None)
+
+
+def _options(kind: Any) -> Iterator[Any]:
+    """The members of a union, without the bounds on them; of any other type, itself."""
     if get_origin(kind) in (Union, types.UnionType):
-        return any(_is_list(option) for option in get_args(kind))
-    plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
-    return get_origin(plain) in (list, tuple)
+        for option in get_args(kind):
+            yield from _options(option)
+    else:
+        yield get_args(kind)[0] if hasattr(kind, "__metadata__") else kind

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd.api.errors import FieldInvalid
 from inferd.api.multipart import (
     FILE_MARK,
     HEAD_BYTES_MAX,
@@ -32,6 +33,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
     deep: dict[str, Any] | None = None
     yes: bool = False
+    either: list[str] | str = ""
+    few: str | Annotated[list[str], msgspec.Meta(max_length=2)] | None = None
 
 
 def form(*parts: bytes) -> bytes:
@@ -85,6 +88,40 @@ def test_values_are_read_as_each_client_writes_them() -> None:
     )
     assert made == Form(image="quoted", many=["a", "b"], count=7, deep={"a": [1]}, yes=True)
     assert files == []
+
+
+@pytest.mark.parametrize("name", ["many", "either", "few"])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b'["I like chocolate"]', ["I like chocolate"]),
+        (b' ["a","b"] ', ["a", "b"]),
+        (b"[]", []),
+        (b"[1] is a footnote", ["[1] is a footnote"]),
+        (b"[1, 2]", ["[1, 2]"]),
+        (b'["a", null]', ['["a", null]']),
+        (b'["a"', ['["a"']),
+        (b'"quoted"', ["quoted"]),
+        (b"42", ["42"]),
+        (b'["\\u0000file:0"]', ["file:0"]),
+    ],
+)
+def test_a_list_comes_as_a_json_array_and_other_text_is_text(
+    name: str, text: bytes, value: list[str]
+) -> None:
+    made, files = read(part(f'; name="{name}"', text))
+    assert getattr(made, name) == value
+    assert files == []
+
+
+def test_an_array_that_is_too_long_is_refused_by_its_name() -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        read(part('; name="few"', b'["a", "b", "c"]'))
+    assert caught.value.param == "few"
+
+
+def test_an_empty_part_is_a_list_that_was_left_out() -> None:
+    assert read(part('; name="many"', b""))[0].many is None
 
 
 def test_a_name_that_repeats_is_a_list() -> None:
