@@ -129,6 +129,12 @@ async def account_of(connection: AsyncConnection, token_id: str) -> str | None:
     return (await connection.execute(query)).scalar()
 
 
+async def monthly_limit_of(connection: AsyncConnection, token_id: str) -> int | None:
+    """What a token may cost in a month, also of one that was revoked; None: there is no limit."""
+    query = select(tokens.c.monthly_limit_nanos).where(tokens.c.id == token_id)
+    return (await connection.execute(query)).scalar()
+
+
 async def revoke(
     connection: AsyncConnection,
     account_id: str,

@@ -15,6 +15,7 @@ from msgspec import Meta
 from inferd import ids
 from inferd.access import audit, scoped_jwt
 from inferd.access.caller import ACCOUNT_ADMIN, ADMIN, INFERENCE_RUN, MEMBER, Caller
+from inferd.access.narrowing import signed_until
 from inferd.access.scoped_jwt import LIFE_SECONDS_MAX, MODELS_MAX, Claims
 from inferd.api import inference
 from inferd.api.exchange import Exchange
@@ -37,7 +38,7 @@ class ScopedJwtIn(msgspec.Struct, frozen=True):
     models: Annotated[list[Model], Meta(min_length=1, max_length=MODELS_MAX)] | None = None
     """Models that it may call; absent: all that the token may."""
     expires_delta: Annotated[int, Meta(ge=1, le=LIFE_SECONDS_MAX)] | None = None
-    """Seconds from now; absent: a year."""
+    """Seconds from now; absent: a year, or as long as the token that asks."""
     expires_at: Annotated[int, Meta(ge=1)] | None = None
     """Unix seconds, instead of `expires_delta`."""
     spending_limit: Dollars | None = None
@@ -76,9 +77,10 @@ async def create_scoped_jwt(exchange: Exchange, services: Services) -> None:
     caller = exchange.caller
     async with services.database.reading() as connection:
         found = await tokens.by_name(connection, caller.account_id, wire.api_key_name)
-    if found is None or not _may_sign_with(caller, found.row):
-        raise NotFound("There is no token of this name.", param="api_key_name")
-    row = found.row
+        if found is None or not _may_sign_with(caller, found.row):
+            raise NotFound("There is no token of this name.", param="api_key_name")
+        row, now = found.row, services.clock.unix_ns() // _NS
+        until = await signed_until(connection, caller, row, _expiry(wire, now))
     if not {INFERENCE_RUN, ADMIN} & set(row.scopes):
         raise Forbidden("This token may not run inference, nor may its JWTs.")
     secret = services.tokens.signing_secret(row)
@@ -86,7 +88,7 @@ async def create_scoped_jwt(exchange: Exchange, services: Services) -> None:
         raise Conflict("This token was made before JWTs were known; call something with it first.")
     limit = wire.spending_limit
     claims = Claims(
-        exp=_expiry(wire, services.clock.unix_ns() // _NS),
+        exp=min(now + LIFE_SECONDS_MAX, until or now + LIFE_SECONDS_MAX),
         sub=row.account_id,
         models=None if wire.models is None else list(dict.fromkeys(wire.models)),
         jti=ids.sortable("jwt"),
@@ -140,11 +142,14 @@ def _may_sign_with(caller: Caller, row: TokenRow) -> bool:
     return caller.may(MEMBER) and caller.person_id is not None and caller.person_id == row.person_id
 
 
-def _expiry(wire: ScopedJwtIn, now: int) -> int:
+def _expiry(wire: ScopedJwtIn, now: int) -> int | None:
+    """When it shall end, if anything was said."""
     if wire.expires_at is not None and wire.expires_delta is not None:
         raise BadRequest("Give expires_at or expires_delta, not both.", param="expires_at")
+    if wire.expires_delta is not None:
+        return now + wire.expires_delta
     if wire.expires_at is None:
-        return now + (wire.expires_delta or LIFE_SECONDS_MAX)
+        return None
     if not now < wire.expires_at <= now + LIFE_SECONDS_MAX:
         raise BadRequest("expires_at is not within the next year.", param="expires_at")
     return wire.expires_at

@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from inferd.access import audit
 from inferd.access.caller import ACCOUNT_ADMIN, ADMIN, INFERENCE_RUN, MEMBER, Caller, Network
+from inferd.access.narrowing import narrowed
 from inferd.access.scopes import grantable, scopes_of
 from inferd.access.tokens import TokenWish
 from inferd.api import inference
@@ -47,11 +48,12 @@ class TokenIn(msgspec.Struct, frozen=True):
     scopes: Annotated[list[Scope], Meta(max_length=4)] | None = None
     """Absent or empty: inference only."""
     expires_at: Seconds | None = None
-    """Unix seconds; absent: never."""
+    """Unix seconds; absent: never, or with the token that makes it."""
     expires_delta: Seconds | None = None
     """Seconds from now, instead of `expires_at`."""
     allowed_ips: Annotated[list[Cidr], Meta(min_length=1, max_length=100)] | None = None
-    """Networks that it may be used from, such as 10.0.0.0/8 or 2001:db8::1; absent: anywhere."""
+    """Networks that it may be used from, such as 10.0.0.0/8 or 2001:db8::1; absent: from
+    where the token may that makes it."""
     allowed_models: Annotated[list[Model], Meta(min_length=1, max_length=100)] | None = None
     """Models that it may call; absent: any."""
     monthly_limit: Dollars | None = None
@@ -138,7 +140,11 @@ async def create_token(exchange: Exchange, services: Services) -> None:
 async def add_token(
     change: Change, services: Services, caller: Caller, account_id: str, wish: TokenWish
 ) -> tuple[TokenRow, str]:
-    """Make it and write down who did. Raises Conflict, BadRequest."""
+    """Make it, at most what its maker is, and write down who did.
+
+    Raises Conflict, BadRequest, Forbidden.
+    """
+    wish = await narrowed(change.connection, caller, wish)
     if wish.person_id is not None:
         account = await accounts.by_id(change.connection, account_id)
         role = await people.role_of(change.connection, account_id, wish.person_id)
@@ -180,7 +186,7 @@ def wish_of(wire: TokenIn, now_unix_ns: int, person_id: str | None) -> TokenWish
     scopes = tuple(dict.fromkeys(wire.scopes or [INFERENCE_RUN]))
     if wire.allowed_models is not None and scopes != (INFERENCE_RUN,):
         raise BadRequest(
-            "A token that manages cannot be held to some models: it could make others.",
+            "A token that manages cannot be held to some models: it makes others for any.",
             param="allowed_models",
         )
     networks, models = wire.allowed_ips, wire.allowed_models
