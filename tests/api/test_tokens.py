@@ -107,17 +107,25 @@ class TestCreate:
         assert answer.status == status, answer.body
         assert len((await gate.client.get(TOKENS)).json()) == 1
 
-    async def test_nobody_gives_what_he_does_not_have(self, gate: Gateway) -> None:
+    async def test_who_manages_gives_no_scope_beyond_his_own_but_inference(
+        self, gate: Gateway
+    ) -> None:
         manager = as_(gate, (await made(gate, scopes=["account:admin"]))["token"])
+        assert (await manager.post(CHAT, BODY)).status == 403
         assert (await manager.post(TOKENS, {"name": "a", "scopes": ["admin"]})).status == 403
-        assert (
-            await manager.post(TOKENS, {"name": "a", "scopes": ["inference:run"]})
-        ).status == 200
+        given = await manager.post(TOKENS, {"name": "a", "scopes": [RUN]})
+        assert (await as_(gate, given.json()["token"]).post(CHAT, BODY)).status == 200
+        assert (await manager.get("/metrics")).status == 403
+
+    async def test_who_manages_nothing_makes_no_token(self, gate: Gateway) -> None:
         runner = as_(gate, (await made(gate))["token"])
         assert (await runner.post(TOKENS, {"name": "b"})).status == 403
         assert (await runner.get(TOKENS)).status == 403
-        assert (await manager.post(CHAT, BODY)).status == 403
-        assert (await manager.get("/metrics")).status == 403
+
+    async def test_a_token_that_is_called_as_a_session_is_none(self, gate: Gateway) -> None:
+        person = await join(gate, "sam", "admin")
+        token = await made(gate, name="session", scopes=["account:admin"], person_id=person)
+        assert (await as_(gate, token["token"]).get("/v1/sessions")).status == 403
 
 
 class TestRestrictions:
