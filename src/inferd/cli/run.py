@@ -13,9 +13,10 @@ import typer
 from inferd.cli import wiring
 from inferd.cli.data_dir import running_server
 from inferd.cli.flags import Config, DataDir
+from inferd.cli.run_chat import Part, chat_content
 from inferd.cli.run_tasks import Wish, task_call
 from inferd.cli.server_client import ServerClient
-from inferd.errors import BadRequest, InferdError
+from inferd.errors import InferdError
 from inferd.settings import Settings, load
 
 CHAT = "/v1/openai/chat/completions"
@@ -27,6 +28,7 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
         list[str],
         typer.Argument(
             help="A prompt, texts or labels; @path reads a file, - standard input. "
+            "A chat takes files beside its prompt: text, and what its model sees or hears. "
             "A reranker takes the query and then documents, a zero-shot classifier a picture "
             "and then labels, a question answerer the question and then the context."
         ),
@@ -51,7 +53,7 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
     card = wiring.catalog(settings).serving(model)
     if card.task == "text-generation":
         fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        _chat(settings, model, _only_text(inputs), system, fields)
+        _chat(settings, model, chat_content(card, inputs), system, fields)
         return
     wish = Wish(
         inputs,
@@ -71,26 +73,17 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
     _ask(settings, f"/v1/inference/{model}", body, call.show, streamed=bool(body.get("stream")))
 
 
-def _only_text(inputs: list[str]) -> str:
-    if len(inputs) != 1:
-        raise BadRequest("A chat takes one prompt; put it in quotes.")
-    if inputs[0] == "-":
-        return sys.stdin.read()
-    if inputs[0].startswith("@"):
-        try:
-            return Path(inputs[0][1:]).expanduser().read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadRequest(f"{inputs[0][1:]} cannot be read as text: {error}.") from error
-    return inputs[0]
-
-
 def _chat(
-    settings: Settings, model: str, prompt: str, system: str | None, fields: dict[str, Any]
+    settings: Settings,
+    model: str,
+    content: str | list[Part],
+    system: str | None,
+    fields: dict[str, Any],
 ) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {
         "model": model,
-        "messages": [*messages, {"role": "user", "content": prompt}],
+        "messages": [*messages, {"role": "user", "content": content}],
         "stream": True,
         **{name: value for name, value in fields.items() if value is not None},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import typer
 
 from inferd.catalog.card import ModelCard
+from inferd.cli.run_inputs import media_of, text_of
 from inferd.cli.tables import show_table
 from inferd.errors import BadRequest
 from inferd.tasks.base import TaskName
@@ -45,28 +46,6 @@ def task_call(card: ModelCard, wish: Wish) -> Call:
     return _CALLS[card.task](wish)
 
 
-def _text(given: str) -> str:
-    if given == "-":
-        return sys.stdin.read()
-    if not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).expanduser().read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{given[1:]} cannot be read as text: {error}.") from error
-
-
-def _media(given: str) -> str:
-    """A file as data URL, or a URL as it is."""
-    if given.startswith(("http://", "https://", "data:")):
-        return given
-    path = Path(given.removeprefix("@")).expanduser()
-    try:
-        return f"data:;base64,{b64encode(path.read_bytes()).decode()}"
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def _save(data_url: str, wanted: Path | None, default: str) -> None:
     path = wanted or Path(default)
     path.write_bytes(b64decode(data_url.partition(",")[2]))
@@ -90,7 +69,7 @@ class _Call:
 
 class _Embeddings(_Call):
     def body(self) -> dict[str, Any]:
-        return {"inputs": [_text(one) for one in self.wish.inputs]}
+        return {"inputs": [text_of(one) for one in self.wish.inputs]}
 
     def show(self, told: Any) -> None:
         for vector in told["embeddings"]:
@@ -100,7 +79,7 @@ class _Embeddings(_Call):
 
 class _Rerank(_Call):
     def body(self) -> dict[str, Any]:
-        query, *documents = (_text(one) for one in self.wish.inputs)
+        query, *documents = (text_of(one) for one in self.wish.inputs)
         if not documents:
             raise BadRequest("A reranker takes a query and then documents.")
         return {"query": query, "documents": documents}
@@ -113,7 +92,7 @@ class _Rerank(_Call):
 class _Transcribe(_Call):
     def body(self) -> dict[str, Any]:
         fields = _given(self.wish, "language", "temperature")
-        return {"audio": _media(_one(self.wish)), "stream": True, **fields}
+        return {"audio": media_of(_one(self.wish)), "stream": True, **fields}
 
     def show(self, told: Any) -> None:
         if "segment" in told:
@@ -129,7 +108,7 @@ class _Speak(_Call):
         fields = _given(self.wish, "preset_voice")
         formats = {"ogg": "opus", "": "wav"}
         wanted = formats.get(suffix, suffix)
-        return {"text": _text(_one(self.wish)), "output_format": wanted, **fields}
+        return {"text": text_of(_one(self.wish)), "output_format": wanted, **fields}
 
     def show(self, told: Any) -> None:
         _save(told["audio"], self.wish.output, f"speech.{told['output_format']}")
@@ -144,7 +123,7 @@ class _Draw(_Call):
         if size is not None:
             width, _, height = str(size).partition("x")
             fields |= {"width": width, "height": height or width}
-        return {"prompt": _text(_one(self.wish)), "stream": True, **fields}
+        return {"prompt": text_of(_one(self.wish)), "stream": True, **fields}
 
     def show(self, told: Any) -> None:
         if "progress" in told:
@@ -171,7 +150,7 @@ class _Look(_Call):
 
     def body(self) -> dict[str, Any]:
         picture, *labels = self.wish.inputs
-        return {"image": _media(picture), **({"candidate_labels": labels} if labels else {})}
+        return {"image": media_of(picture), **({"candidate_labels": labels} if labels else {})}
 
     def show(self, told: Any) -> None:
         _scores([(one["score"], one["label"]) for one in told["results"]])
@@ -191,7 +170,7 @@ class _Words(_Call):
     """A text; the results as they come."""
 
     def body(self) -> dict[str, Any]:
-        return {"input": _text(_one(self.wish))}
+        return {"input": text_of(_one(self.wish))}
 
     def show(self, told: Any) -> None:
         _scores([(one["score"], _label(one)) for one in told["results"]])
@@ -201,7 +180,7 @@ class _Answer(_Call):
     def body(self) -> dict[str, Any]:
         if len(self.wish.inputs) != 2:
             raise BadRequest("This model takes a question and then a context.")
-        question, context = (_text(one) for one in self.wish.inputs)
+        question, context = (text_of(one) for one in self.wish.inputs)
         return {"question": question, "context": context}
 
     def show(self, told: Any) -> None:
