@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from inferd.access.caller import INFERENCE_RUN
+from inferd.access.tokens import TokenWish
 from inferd.catalog.card import CardPrice
+from tests.accounts import join
 from tests.api.conftest import gateway
 from tests.gateway import Client, Gateway, echo_card
 from tests.ledger import entries
@@ -133,6 +135,27 @@ class TestSmallRoutes:
         asked = {"requestIds": [id_, "Rnot", id_]}
         told = await gate.client.post("/v1/request-costs", asked)
         assert told.json() == {"requests": [{"requestId": id_, "costNanoUsd": 12_000}]}
+
+    async def test_costs_of_another_token_are_those_of_nobody(self, gate: Gateway) -> None:
+        asked = {"requestIds": [(await gate.client.post(CHAT, body())).headers["x-request-id"]]}
+        _, secret = await gate.services.tokens.create(gate.account_id, "t", (INFERENCE_RUN,))
+        other = Client(gate.client.app, token=secret)
+        assert (await other.post("/v1/request-costs", asked)).json() == {"requests": []}
+        own = {"requestIds": [(await other.post(CHAT, body())).headers["x-request-id"]]}
+        assert len((await other.post("/v1/request-costs", own)).json()["requests"]) == 1
+        assert len((await gate.client.post("/v1/request-costs", own)).json()["requests"]) == 1
+
+    async def test_costs_are_told_to_a_member_of_his_own_tokens(self, gate: Gateway) -> None:
+        person = await join(gate, "ann", "member")
+        clients: list[Client] = []
+        for name, owner in (("anns", person), ("ann", person), ("nobodys", None)):
+            wish = TokenWish(name, (INFERENCE_RUN,), person_id=owner)
+            async with gate.services.changes.writing() as change:
+                made = await gate.services.tokens.create_in(change, gate.account_id, wish)
+            clients.append(Client(gate.client.app, token=made[1]))
+        ids = [(await one.post(CHAT, body())).headers["x-request-id"] for one in clients]
+        told = await clients[0].post("/v1/request-costs", {"requestIds": ids})
+        assert [one["requestId"] for one in told.json()["requests"]] == ids[:2]
 
     async def test_who_am_i(self, gate: Gateway) -> None:
         assert (await gate.client.get("/v1/me")).json()["is_admin"] is True

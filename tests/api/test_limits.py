@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.accounts import join
 from tests.gateway import Client, Gateway, echo_card, gateway
 
 CHAT = "/v1/openai/chat/completions"
@@ -176,6 +177,35 @@ class TestAsking:
             "rpm_rate_limit": None,
             "limits": [],
         }
+
+    async def test_a_token_is_told_no_limit_of_another_token(self, running: Gateway) -> None:
+        mine, client = await minted(running)
+        other = (await running.client.post("/v1/api-tokens", {"name": "other"})).json()["token_id"]
+        await limit(running, account_id=running.account_id, requests_per_minute=9)
+        for token_id in (mine, other, "*"):
+            wish = {"account_id": running.account_id, "token_id": token_id}
+            await limit(running, **wish, requests_per_minute=8)
+        for shown, expected in (
+            (client, {None, "*", mine}),
+            (running.client, {None, "*", mine, other}),
+        ):
+            told = (await shown.get("/v1/me/rate_limit")).json()["limits"]
+            assert {row["token_id"] for row in told} == expected
+
+    async def test_a_member_is_told_the_limits_of_his_own_tokens(self, running: Gateway) -> None:
+        person = await join(running, "ann", "member")
+        made: list[Any] = []
+        for name, scope, owner in (
+            ("ann", "account:member", person),
+            ("anns", "inference:run", person),
+            ("nobodys", "inference:run", None),
+        ):
+            wish = {"name": name, "scopes": [scope], "person_id": owner}
+            made.append((await running.client.post("/v1/api-tokens", wish)).json())
+            await limit(running, token_id=made[-1]["token_id"], requests_per_minute=8)
+        client = replace(running.client, token=made[0]["token"])
+        told = (await client.get("/v1/me/rate_limit")).json()["limits"]
+        assert {row["token_id"] for row in told} == {one["token_id"] for one in made[:2]}
 
     async def test_a_wish_is_granted_and_holds_at_once(self, running: Gateway) -> None:
         wish = {"rate_limit": 500, "tpm_rate_limit": 9000, "reason": "The fair is coming."}

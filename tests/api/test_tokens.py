@@ -11,7 +11,7 @@ import pytest
 
 from inferd.access.tokens import TokenWish
 from inferd.storage import people
-from inferd.storage.rows import MemberRow, PersonRow, Role
+from tests.accounts import join
 from tests.gateway import Client, Gateway, echo_card, gateway
 
 TOKENS = "/v1/api-tokens"
@@ -28,22 +28,6 @@ async def made(gate: Gateway, **fields: Any) -> dict[str, Any]:
 
 def as_(gate: Gateway, token: str, **headers: str) -> Client:
     return Client(gate.client.app, token=token, headers=headers)
-
-
-async def join(gate: Gateway, name: str, role: Role) -> str:
-    """A person in the admin's account, and what he is called."""
-    person = PersonRow(
-        f"per_{name}",
-        email=f"{name}@example.com",
-        email_verified=True,
-        name=name,
-        picture=None,
-        created_unix_ns=1,
-    )
-    async with gate.services.database.writing() as connection:
-        await people.add(connection, person)
-        await people.join(connection, MemberRow(gate.account_id, person.id, role, 1))
-    return person.id
 
 
 class TestCreate:

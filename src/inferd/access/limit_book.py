@@ -9,13 +9,13 @@ import msgspec
 
 from inferd import ids
 from inferd.access import audit
-from inferd.access.caller import Caller
+from inferd.access.caller import ACCOUNT_ADMIN, MEMBER, Caller
 from inferd.access.changes import Changes
 from inferd.access.limit_rules import EACH, Rule
 from inferd.access.limits import Limits
 from inferd.clock import Clock
 from inferd.errors import Forbidden, NotFound
-from inferd.storage import accounts, limits
+from inferd.storage import accounts, limits, tokens
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
 from inferd.storage.limits import LimitRequestRow, LimitRow, Status
@@ -59,9 +59,20 @@ class LimitBook:
         async with self._database.reading() as connection:
             return await limits.every(connection)
 
-    async def of_account(self, account_id: str) -> Sequence[LimitRow]:
-        """Those that name the account or one of its tokens."""
-        return [row for row in await self.every() if row.account_id == account_id]
+    async def seen_by(self, caller: Caller) -> Sequence[LimitRow]:
+        """Those that name the caller's account, or a token of it that he may see.
+
+        Who manages the account sees all, a member his own tokens, any other token itself.
+        """
+        async with self._database.reading() as connection:
+            rows = await limits.every(connection)
+            shown = {None, EACH, caller.token_id}
+            if caller.may(MEMBER) and caller.person_id is not None:
+                own = await tokens.of_account(connection, caller.account_id, caller.person_id)
+                shown |= {row.id for row in own}
+        manages = caller.may(ACCOUNT_ADMIN)
+        mine = [row for row in rows if row.account_id == caller.account_id]
+        return [row for row in mine if manages or row.token_id in shown]
 
     def rates(self, account_id: str) -> Rates:
         """What the account may do on each model that has no limit of its own."""

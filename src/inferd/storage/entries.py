@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from inferd.storage.rollups import View, seen
 from inferd.storage.rows import EntryRow
 from inferd.storage.tables import entries
 
 
 async def costs(
-    connection: AsyncConnection, account_id: str, request_ids: Sequence[str]
+    connection: AsyncConnection, view: View, request_ids: Sequence[str]
 ) -> dict[str, int]:
-    """Request id → nano-dollars, of those that belong to the account."""
-    query = select(entries.c.request_id, entries.c.cost_nanos).where(
-        entries.c.request_id.in_(request_ids), entries.c.account_id == account_id
-    )
+    """Request id → nano-dollars, of those that somebody may see."""
+    query = select(entries.c.request_id, entries.c.cost_nanos)
+    query = seen(query.where(entries.c.request_id.in_(request_ids)), entries, view)
     return {row[0]: row[1] for row in await connection.execute(query)}
 
 

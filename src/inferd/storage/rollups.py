@@ -150,7 +150,7 @@ async def first_day(connection: AsyncConnection, view: View) -> int | None:
     """The first day with usage; None: there is none yet."""
     everybody = view.person_id is None and view.token_id is None
     table = account_rollups if everybody else rollups
-    query = _seen(select(func.min(table.c.day)), table, view)
+    query = seen(select(func.min(table.c.day)), table, view)
     found = (await connection.execute(query)).scalar()
     return None if found is None else int(found)
 
@@ -224,7 +224,7 @@ async def _by_unit(
 
 
 def _within(query: Select[*tuple[Any, ...]], table: Table, part: Slice) -> Select[*tuple[Any, ...]]:
-    query = _seen(query, table, part.view)
+    query = seen(query, table, part.view)
     query = query.where(table.c.day >= part.first_day, table.c.day < part.after_day)
     for name in ("model", "token_id", "tag"):
         wanted = getattr(part, name)
@@ -245,7 +245,8 @@ def _own(view: View) -> CompoundSelect[str]:
     )
 
 
-def _seen(query: Select[*tuple[Any, ...]], table: Table, view: View) -> Select[*tuple[Any, ...]]:
+def seen(query: Select[*tuple[Any, ...]], table: Table, view: View) -> Select[*tuple[Any, ...]]:
+    """What of a table of accounts and tokens somebody may see."""
     if view.account_id is not None:
         query = query.where(table.c.account_id == view.account_id)
     if view.person_id is not None:

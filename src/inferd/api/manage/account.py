@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from inferd.api import inference
 from inferd.api.exchange import Exchange
+from inferd.api.manage.query import Query, view_of
 from inferd.api.services import Services
 from inferd.storage import entries
 
@@ -31,7 +32,10 @@ class RequestCost(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RequestCostsOut(msgspec.Struct, frozen=True):
-    """Those that the account made and that are settled, in the order asked for."""
+    """Those that the caller may see and that are settled, in the order asked for.
+
+    Who manages the account sees all of it, a member what is his own, any other token itself.
+    """
 
     requests: list[RequestCost]
 
@@ -53,7 +57,9 @@ async def request_costs(exchange: Exchange, services: Services) -> None:
     """POST /v1/request-costs."""
     wire = await inference.read(exchange, services, _COSTS)
     async with services.database.reading() as connection:
-        costs = await entries.costs(connection, exchange.caller.account_id, wire.request_ids)
+        costs = await entries.costs(
+            connection, view_of(exchange.caller, Query(b"")), wire.request_ids
+        )
     asked = dict.fromkeys(wire.request_ids)
     body = RequestCostsOut([RequestCost(id_, costs[id_]) for id_ in asked if id_ in costs])
     await exchange.respond(200, msgspec.json.encode(body))

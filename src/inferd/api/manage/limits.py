@@ -107,9 +107,8 @@ _RESOLUTIONS = msgspec.json.Decoder(ResolutionIn)
 
 async def rate_limit(exchange: Exchange, services: Services) -> None:
     """GET /v1/me/rate_limit."""
-    account_id = exchange.caller.account_id
-    rates = services.limits.rates(account_id)
-    rows = await services.limits.of_account(account_id)
+    rates = services.limits.rates(exchange.caller.account_id)
+    rows = await services.limits.seen_by(exchange.caller)
     body = RateLimit(
         rate_limit=rates.concurrent_requests,
         tpm_rate_limit=rates.tokens_per_minute,
