@@ -23,6 +23,7 @@ from inferd.cli.wiring import rooms, run_async
 from inferd.clock import SystemClock
 from inferd.errors import InferdError
 from inferd.serving.cluster_wire import Boot, Broken, Up
+from inferd.serving.memory import keep_what_is_loaded
 from inferd.serving.remote_router import RemoteRouter
 from inferd.settings import Settings
 
@@ -52,6 +53,10 @@ async def _serve(router: RemoteRouter, boot: Boot, listener: socket.socket) -> N
         _, secret, password = await first_start(services, settings, boot.local_secret)
         router.count_with(services.metrics.render_own)
 
+        def started() -> None:
+            keep_what_is_loaded()
+            router.say(Up(secret, password))
+
         async def drain() -> None:
             await router.drain(settings.drain_seconds)
 
@@ -59,7 +64,7 @@ async def _serve(router: RemoteRouter, boot: Boot, listener: socket.socket) -> N
             await serve_http(
                 build(services),
                 listener,
-                on_started=lambda: router.say(Up(secret, password)),
+                on_started=started,
                 drain=drain,
                 tls=tls_of(settings),
             )

@@ -34,7 +34,7 @@ from inferd.cli.starting import greet, tls_of, url_of
 from inferd.clock import SystemClock
 from inferd.errors import Unavailable
 from inferd.serving.cluster_wire import Boot, Up
-from inferd.serving.memory import budget_bytes
+from inferd.serving.memory import budget_bytes, keep_what_is_loaded
 from inferd.serving.slot_server import Desk, SlotServer
 from inferd.settings import Settings
 
@@ -169,6 +169,7 @@ async def supervise(settings: Settings) -> None:
         up = await _unless(stop, crew.start())
         if up is not None:
             slots.own(slots.tell_progress())
+            keep_what_is_loaded()
             _announce(settings, sockets[0], crew.local_secret, up)
             await stop.wait()
             await _drained(settings, crew, hurry)

@@ -23,6 +23,7 @@ from inferd.engines.base import Engine, Request, Resources
 from inferd.engines.decoder_pool import warm_decoders
 from inferd.engines.registry import engine_class
 from inferd.errors import EngineFailed, InferdError
+from inferd.serving.memory import keep_what_is_loaded
 from inferd.serving.wire import (
     EVENT_BYTES,
     WINDOW_BYTES,
@@ -71,6 +72,7 @@ class Worker:
             failed = EngineFailed("The engine could not load the model.", detail=repr(error))
             return LoadFailed(failure_of(failed))
         self.engine = engine
+        keep_what_is_loaded()
         return Loaded(features)
 
     async def close(self) -> None:
