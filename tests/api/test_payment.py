@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from inferd.access import audit
 from inferd.access.caller import ACCOUNT_ADMIN, INFERENCE_RUN, MEMBER
 from inferd.access.tokens import TokenWish
 from inferd.catalog.card_price import CardPrice
+from inferd.errors import Unavailable
 from inferd.storage import accounts, people
 from inferd.storage.rows import AccountRow, MemberRow, PersonRow
 from tests.gateway import Client, Gateway, echo_card, gateway
@@ -71,6 +73,11 @@ async def book(gate: Gateway, number: int, **changes: Any) -> None:
     price = gate.services.prices.current("test/echo")
     row = entry(number, account_id=gate.account_id, model="test/echo", price_id=price.id)
     await gate.services.ledger.settle(msgspec.structs.replace(row, **changes))
+
+
+async def fails(*_: object) -> None:
+    """What stands for a database that goes away."""
+    raise Unavailable("It is away.")
 
 
 def at(year: int, month: int, day: int) -> int:
@@ -257,6 +264,28 @@ class TestBudgets:
         assert (found["suspended"], found["suspend_reason"]) == (True, "balance")
         assert found["billing_type"] == "prepaid"
         assert '"account.credit"' in (await gate.client.get("/v1/admin/audit")).body.decode()
+
+    async def test_a_first_grant_that_fails_cuts_nobody_off(
+        self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = await other_account(gate)
+        await gate.client.post(CHAT, BODY)
+        await gate.client.post(f"/v1/admin/accounts/{other}/credit", {"usd": "1", "id": "po-1"})
+        path = f"/v1/admin/accounts/{gate.account_id}/credit"
+        assert (await gate.client.post(path, {"usd": "5", "id": "po-1"})).status == 409
+        with monkeypatch.context() as patched:
+            patched.setattr(audit, "write", fails)
+            assert (await gate.client.post(path, {"usd": "5"})).status == 503
+        told = (await gate.client.get(path)).json()
+        assert (told["credit_usd"], told["grants"]) == (None, [])
+        assert (await gate.client.post(CHAT, BODY)).status == 200
+
+    async def test_an_account_that_was_deleted_is_granted_nothing(self, gate: Gateway) -> None:
+        other = await other_account(gate)
+        async with gate.services.database.writing() as connection:
+            await accounts.delete(connection, other, 5)
+        told = await gate.client.post(f"/v1/admin/accounts/{other}/credit", {"usd": "5"})
+        assert told.status == 404
 
     @pytest.mark.parametrize("usd", ["0", "NaN", "1e400", "0.0000000001", "", "ten"])
     async def test_a_wrong_amount_grants_nothing(self, gate: Gateway, usd: str) -> None:

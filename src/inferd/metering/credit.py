@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from inferd.metering.ledger import Ledger
-from inferd.storage import purses
-from inferd.storage.database import Database
+from inferd import ids
+from inferd.errors import Conflict, NotFound
+from inferd.storage import accounts, purses
+from inferd.storage.database import AsyncConnection, Database
 from inferd.storage.ledger_statements import month_of
 from inferd.storage.rows import GrantRow
 
@@ -41,19 +42,41 @@ async def budget(database: Database, account_id: str, now_unix_ns: int) -> Budge
     )
 
 
-async def grant(ledger: Ledger, database: Database, row: GrantRow) -> bool:
-    """Give credit; False if a grant of this id was made before. Raises NotFound.
+async def grant(connection: AsyncConnection, row: GrantRow) -> bool:
+    """Give credit; False if this grant was made before. Raises NotFound, Conflict.
 
     The first grant makes an account prepaid. What it had spent until then was not prepaid: an
-    opening grant covers it, so that the balance is what was granted.
+    opening grant covers it, so that the balance is what was granted. Both are in the transaction
+    of the caller, see `Ledger.changing`.
     """
-    before = await budget(database, row.account_id, row.created_unix_ns)
-    if before.credit_nanos is None and before.spent_nanos:
+    account = await accounts.locked(connection, row.account_id)
+    if account is None or account.deleted_unix_ns is not None:
+        raise NotFound("No such account.")
+    if not await purses.grant(connection, row):
+        await _require_same(connection, row)
+        return False
+    if account.credit_nanos is None:
+        await _open(connection, row)
+    return True
+
+
+async def _require_same(connection: AsyncConnection, row: GrantRow) -> None:
+    """A repeated id is the same grant, or a mistake."""
+    made = await purses.granted(connection, row.account_id)
+    if not any(one.id == row.id and one.nanos == row.nanos for one in made):
+        raise Conflict("Another grant has this id.", param="id")
+
+
+async def _open(connection: AsyncConnection, first: GrantRow) -> None:
+    """Cover what was spent before the first grant."""
+    spent = await purses.spent_for_now(connection, f"credit:{first.account_id}")
+    total = await purses.granted_nanos(connection, first.account_id)
+    missing = spent + first.nanos - total
+    if missing:
         opening = msgspec.structs.replace(
-            row,
-            id=f"opening-{row.account_id}",
-            nanos=before.spent_nanos,
+            first,
+            id=ids.sortable("opening"),
+            nanos=missing,
             note="Spent before it was prepaid.",
         )
-        await ledger.grant(opening)
-    return await ledger.grant(row)
+        await purses.grant(connection, opening)

@@ -17,6 +17,7 @@ from functools import partial
 from inferd import ids
 from inferd.clock import Clock
 from inferd.errors import NotFound, Unavailable
+from inferd.metering import credit
 from inferd.metering.leases import Leases
 from inferd.metering.payer import Payer
 from inferd.metering.purses import Hold, Plan, Purse, limits_of, month_span
@@ -176,7 +177,7 @@ class Ledger:
 
     async def set_credit(self, account_id: str, nanos: int | None) -> None:
         """Make the account's grants sum up to this; None: no budget, whatever was granted."""
-        async with self._changing(account_id) as connection:
+        async with self.changing(account_id) as connection:
             if nanos is None:
                 await accounts.set_credit(connection, account_id, None)
                 return
@@ -186,15 +187,13 @@ class Ledger:
             await stored.grant(connection, row)
 
     async def grant(self, row: GrantRow) -> bool:
-        """Add to an account's credit; False if a grant of this id was made before."""
-        async with self._changing(row.account_id) as connection:
-            if await accounts.by_id(connection, row.account_id) is None:
-                raise NotFound("No such account.")
-            return await stored.grant(connection, row)
+        """Add to an account's credit, see `credit.grant`."""
+        async with self.changing(row.account_id) as connection:
+            return await credit.grant(connection, row)
 
     async def set_monthly_limit(self, account_id: str, nanos: int | None) -> None:
         """What an account may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
-        async with self._changing(account_id) as connection:
+        async with self.changing(account_id) as connection:
             if not await stored.set_monthly_limit(connection, account_id, nanos):
                 raise NotFound("No such account.")
 
@@ -202,19 +201,23 @@ class Ledger:
         self, account_id: str, token_id: str, nanos: int | None
     ) -> None:
         """What a token may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
-        async with self._changing(account_id) as connection:
+        async with self.changing(account_id) as connection:
             if not await stored.set_token_monthly_limit(connection, account_id, token_id, nanos):
                 raise NotFound("No such token.")
 
     @asynccontextmanager
-    async def _changing(self, account_id: str) -> AsyncGenerator[AsyncConnection]:
+    async def changing(self, account_id: str) -> AsyncGenerator[AsyncConnection]:
         """A transaction that changes an account's budgets, and tells all gateways."""
         async with self._database.writing() as connection:
             yield connection
             change = Change(connection)
             change.touch("purse", account_id)
             await changes.write(change, self._clock.unix_ns())
-        await self.refresh(account_id)
+        try:
+            await self.refresh(account_id)
+        except Unavailable:
+            # It is committed all the same: each payer reads it with his next request.
+            await self.refresh(None)
 
     async def refresh(self, account_id: str | None) -> None:
         """Read the limits of an account and its tokens again: they were changed, here or elsewhere.

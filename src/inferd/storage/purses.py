@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import Table, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -52,14 +52,17 @@ async def spent(connection: AsyncConnection, keys: Sequence[str]) -> dict[str, i
     return {row[0]: row[1] for row in await connection.execute(query)}
 
 
+async def spent_for_now(connection: AsyncConnection, key: str) -> int:
+    """The same of one purse, to which nothing is booked until the transaction ends."""
+    # SQLite has one writer, and that is this transaction from its first change on.
+    await _insert_if_new(connection, purses, "key", {"key": key, "spent_nanos": 0})
+    query = select(purses.c.spent_nanos).where(purses.c.key == key).with_for_update()
+    return int((await connection.execute(query)).scalar_one())
+
+
 async def grant(connection: AsyncConnection, row: GrantRow) -> bool:
     """Add to the account's credit, which becomes a budget; False if the grant's id was used."""
-    values = msgspec.structs.asdict(row)
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    added = await connection.execute(
-        dialect.insert(grants).values(**values).on_conflict_do_nothing(index_elements=["id"])
-    )
-    if added.rowcount != 1:
+    if not await _insert_if_new(connection, grants, "id", msgspec.structs.asdict(row)):
         return False
     credit = await granted_nanos(connection, row.account_id)
     await connection.execute(
@@ -106,3 +109,12 @@ async def set_token_monthly_limit(
         tokens.c.revoked_unix_ns.is_(None),
     )
     return (await connection.execute(change.values(monthly_limit_nanos=nanos))).rowcount == 1
+
+
+async def _insert_if_new(
+    connection: AsyncConnection, table: Table, key: str, values: Mapping[str, object]
+) -> bool:
+    """False if there is a row of this key."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(table).values(**values).on_conflict_do_nothing(index_elements=[key])
+    return (await connection.execute(insert)).rowcount == 1

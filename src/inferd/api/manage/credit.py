@@ -13,7 +13,7 @@ from inferd.api import inference
 from inferd.api.exchange import Exchange
 from inferd.api.routes import Route
 from inferd.api.services import Services
-from inferd.errors import BadRequest, Conflict, NotFound
+from inferd.errors import BadRequest, NotFound
 from inferd.metering.credit import budget, grant
 from inferd.metering.periods import moment_text
 from inferd.money import decimal_text, nanos_from_usd
@@ -89,23 +89,12 @@ async def give_credit(exchange: Exchange, services: Services) -> None:
         granted_by=exchange.caller.token_id,
         created_unix_ns=services.clock.unix_ns(),
     )
-    new = await grant(services.ledger, services.database, row)
-    if new:
-        async with services.changes.writing() as change:
-            detail = {"usd": decimal_text(nanos, 9), "grant": row.id, "note": row.note}
+    detail = {"usd": decimal_text(nanos, 9), "grant": row.id, "note": row.note}
+    async with services.ledger.changing(row.account_id) as connection:
+        if await grant(connection, row):
             caller = exchange.caller
-            await audit.write(change.connection, caller, "account.credit", row.account_id, detail)
-    else:
-        await _check_same(services, row)
+            await audit.write(connection, caller, "account.credit", row.account_id, detail)
     await _answer(exchange, services)
-
-
-async def _check_same(services: Services, row: GrantRow) -> None:
-    """A repeated id is the same grant, or a mistake. Raises Conflict."""
-    async with services.database.reading() as connection:
-        made = await purses.granted(connection, row.account_id)
-    if not any(one.id == row.id and one.nanos == row.nanos for one in made):
-        raise Conflict("Another grant has this id.", param="id")
 
 
 async def _answer(exchange: Exchange, services: Services) -> None:
