@@ -33,6 +33,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = (b"content-type", b"application/json")
+SLICE_BYTES = 256 * 1024
+"""A long body goes out in such slices: one alone would be encrypted or copied in one go."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES_MAX = 64 * 1024 * 1024
 _ALWAYS = ((b"x-content-type-options", b"nosniff"),)
@@ -239,7 +241,11 @@ class Exchange:
             await self.write(body)
             await self._linger()
             body = b""
-        await self.end(body)
+        last = max(0, len(body) - 1) // SLICE_BYTES * SLICE_BYTES
+        for at in range(0, last, SLICE_BYTES):
+            await self.write(body[at : at + SLICE_BYTES])
+            await asyncio.sleep(0)
+        await self.end(body[last:] if last else body)
 
     async def _linger(self) -> None:
         """Read on for a moment: closing on unread bytes would destroy the answer on its way."""

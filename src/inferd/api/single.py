@@ -16,10 +16,11 @@ from contextlib import aclosing
 from typing import Literal, Protocol, runtime_checkable
 
 from inferd.admission.work import Dialect, Order, Work
-from inferd.api.exchange import Exchange
+from inferd.api.exchange import JSON, Exchange
 from inferd.api.generation import service_tier
 from inferd.api.idempotency import paid
 from inferd.api.services import Services
+from inferd.api.slices import Body, even, joined
 from inferd.api.stream import EventStream
 from inferd.api.tag import tag_of
 from inferd.catalog.card import ModelCard
@@ -38,8 +39,8 @@ class Teller(Protocol):
         """What to send now when streaming. Of a whole answer it is not sent: keep what you need."""
         ...
 
-    def last(self, ending: Ending, work: Work) -> bytes:
-        """The body of a whole answer; the final bytes of a streamed one."""
+    def last(self, ending: Ending, work: Work) -> Body:
+        """The body of a whole answer; the final bytes of a streamed one. Long ones in pieces."""
         ...
 
     def failed(self, error: InferdError) -> bytes:
@@ -94,23 +95,52 @@ async def answer(
     exchange.watch()
     work = exchange.work = await services.gate.admit(exchange.caller, paid(exchange, order))
     if manner == "whole":
-        await _whole(exchange, work, teller)
+        await _whole(exchange, services, work, teller)
     elif manner == "events":
         await _events(exchange, services, work, teller)
     else:
         await _bytes(exchange, services, work, teller)
 
 
-async def _whole(exchange: Exchange, work: Work, teller: Teller) -> None:
+async def _whole(exchange: Exchange, services: Services, work: Work, teller: Teller) -> None:
     async with aclosing(work.events()) as events:
         async for event in events:
             if isinstance(event, ENDINGS):
                 if isinstance(teller, Prepares):
                     await teller.prepare()
                 body = teller.last(event, work)
-                await exchange.respond(200, body, [*_timing(work), *teller.headers()])
+                await _respond(exchange, services, body, [*_timing(work), *teller.headers()])
             else:
                 teller.say(event, work)
+
+
+async def _respond(exchange: Exchange, services: Services, body: Body, headers: Headers) -> None:
+    """Send a body; one that comes in many pieces goes out as they are made, without a length."""
+    if isinstance(body, bytes):
+        await exchange.respond(200, body, headers)
+        return
+    pieces = even(body)
+    piece, following = next(pieces), next(pieces, None)
+    if following is None:
+        await exchange.respond(200, piece, headers)
+        return
+    named = any(name == b"content-type" for name, _ in headers)
+    await exchange.start(200, [*([] if named else [JSON]), *headers])
+    while following is not None:
+        await _write(exchange, services, piece)
+        # A client that reads fast never makes `write` wait.
+        await asyncio.sleep(0)
+        piece, following = following, next(pieces, None)
+    await exchange.end(piece)
+
+
+async def _write(exchange: Exchange, services: Services, chunk: bytes) -> None:
+    try:
+        async with asyncio.timeout(services.options.stall_seconds):
+            await exchange.write(chunk)
+    except TimeoutError:
+        exchange.gone = True
+        raise ClientGone("The client stopped reading.") from None
 
 
 async def _events(exchange: Exchange, services: Services, work: Work, teller: Teller) -> None:
@@ -119,7 +149,7 @@ async def _events(exchange: Exchange, services: Services, work: Work, teller: Te
         async with aclosing(work.events()) as events:
             async for event in events:
                 if isinstance(event, ENDINGS):
-                    await stream.end(teller.last(event, work))
+                    await stream.end(await joined(teller.last(event, work)))
                 elif said := teller.say(event, work):
                     await stream.send(said)
     except InferdError as error:
@@ -132,22 +162,16 @@ async def _events(exchange: Exchange, services: Services, work: Work, teller: Te
 
 async def _bytes(exchange: Exchange, services: Services, work: Work, teller: Teller) -> None:
     """Headers go out with the first bytes, so that an early error keeps its status."""
-    stall_seconds = services.options.stall_seconds
 
     async def send(chunk: bytes) -> None:
         if not exchange.status:
             await exchange.start(200, [*_timing(work), *teller.headers()])
-        try:
-            async with asyncio.timeout(stall_seconds):
-                await exchange.write(chunk)
-        except TimeoutError:
-            exchange.gone = True
-            raise ClientGone("The client stopped reading.") from None
+        await _write(exchange, services, chunk)
 
     async with aclosing(work.events()) as events:
         async for event in events:
             if isinstance(event, ENDINGS):
-                await send(teller.last(event, work))
+                await send(await joined(teller.last(event, work)))
                 await exchange.end()
             elif said := teller.say(event, work):
                 await send(said)

@@ -10,6 +10,9 @@ from inferd.tasks.base import Usage
 
 INPUTS_MAX = 1024
 DIMENSIONS_MIN, DIMENSIONS_MAX = 32, 16_384
+NUMBERS_MAX = 1024 * 4096
+"""Of one answer whose dimensions are asked for: the most inputs at the size of the largest models.
+As JSON 80 MB, which are sent as they are written."""
 
 InputType = Literal["query", "passage"]
 

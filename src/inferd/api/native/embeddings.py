@@ -11,8 +11,9 @@ from inferd.admission.work import Work
 from inferd.api import inference, single
 from inferd.api.exchange import Exchange
 from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
-from inferd.api.openai.embeddings import texts, vectors
+from inferd.api.openai.embeddings import check_numbers, listed, numbers, rows, texts
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest
 from inferd.tasks.embeddings import (
@@ -57,9 +58,11 @@ async def embeddings(exchange: Exchange, services: Services, card: ModelCard) ->
     no_webhook(body.webhook)
     if body.image is not None:
         raise BadRequest(f"The model {card.name} embeds text only.", param="image")
+    inputs = texts(body.inputs, "inputs")
+    check_numbers(len(inputs), body.dimensions)
     request = EmbeddingsRequest(
         model=card.name,
-        inputs=texts(body.inputs, "inputs"),
+        inputs=inputs,
         normalize=body.normalize,
         dimensions=body.dimensions,
         instruction=body.custom_instruction or None,
@@ -69,9 +72,11 @@ async def embeddings(exchange: Exchange, services: Services, card: ModelCard) ->
 
 
 class _Teller(NativeTeller):
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         assert isinstance(ending, Embedded), "the task's ending"
         usage = ending.usage
         status = succeeded(work, usage)
-        told = EmbeddingsOut(work.order.request_id, status, vectors(ending), usage.input_tokens)
-        return _encode(told)
+        long = LongJson()
+        vectors = long.value(listed(_encode(numbers(raw)) for raw in rows(ending)))
+        told = EmbeddingsOut(work.order.request_id, status, vectors, usage.input_tokens)
+        return long.pieces(_encode(told))

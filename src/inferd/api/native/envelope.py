@@ -7,6 +7,7 @@ import msgspec
 from inferd.admission.work import Work
 from inferd.api.errors import stream_event
 from inferd.api.single import Headers
+from inferd.api.slices import Body
 from inferd.errors import InferdError, UnsupportedField
 from inferd.money import usd
 from inferd.tasks.base import Usage
@@ -50,7 +51,7 @@ class NativeTeller:
         """Nothing before the end."""
         return b""
 
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         """The object; each task has its own."""
         raise NotImplementedError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -22,6 +21,7 @@ from inferd.api.pictures import (
     parse_ratio,
 )
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson, base64_pieces, framed
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, UnsupportedField
 from inferd.tasks.base import Progress
@@ -185,10 +185,12 @@ class _Teller(NativeTeller):
             return b"data: " + _encode(ProgressEvent(Step(event.step, event.steps))) + b"\n\n"
         return b""
 
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         assert isinstance(ending, Rendered), "the task's ending"
+        long = LongJson()
         images = [
-            f"data:{ending.mime};base64,{b64encode(one).decode()}" for one in self._pictures.whole
+            f"data:{ending.mime};base64,{long.text(base64_pieces(one))}"
+            for one in self._pictures.whole
         ]
         status = succeeded(work, ending.usage)
         request_id = work.order.request_id
@@ -197,7 +199,8 @@ class _Teller(NativeTeller):
         else:
             clean = [False] * len(images)
             body = _encode(TextToImageOut(request_id, status, images, clean, ending.seed))
-        return b"data: " + body + b"\n\ndata: [DONE]\n\n" if self._streamed else body
+        pieces = long.pieces(body)
+        return framed(pieces) if self._streamed else pieces
 
     def _as_cog(self, images: list[str], status: InferenceStatus, request_id: str) -> CogOut:
         assert self._cog is not None, "asked for so"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +13,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson, base64_pieces
 from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, voices
 from inferd.catalog.card import ModelCard
 from inferd.errors import UnsupportedField
@@ -100,27 +100,27 @@ class _Teller(NativeTeller):
             self._audio += event.data
         return b""
 
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         assert isinstance(ending, Spoken), "the task's ending"
         request = self._request
         audio = whole_wav(self._audio) if request.audio_format == "wav" else self._audio
         mime = MIMES[request.audio_format].decode()
         words = [WordOut(word.text, word.start, word.end) for word in ending.words]
-        return _encode(
-            TextToSpeechOut(
-                work.order.request_id,
-                succeeded(work, ending.usage),
-                f"data:{mime};base64,{b64encode(audio).decode()}",
-                len(request.text),
-                request.audio_format,
-                words if request.word_times else None,
-            )
+        long = LongJson()
+        told = TextToSpeechOut(
+            work.order.request_id,
+            succeeded(work, ending.usage),
+            f"data:{mime};base64,{long.text(base64_pieces(audio))}",
+            len(request.text),
+            request.audio_format,
+            words if request.word_times else None,
         )
+        return long.pieces(_encode(told))
 
 
-def whole_wav(audio: bytearray) -> bytes:
+def whole_wav(audio: bytearray) -> bytearray:
     """A WAV whose header says how long it is: now that is known."""
     size = len(audio) - 44
     audio[4:8] = (size + 36).to_bytes(4, "little")
     audio[40:44] = size.to_bytes(4, "little")
-    return bytes(audio)
+    return audio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +15,7 @@ from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook
 from inferd.api.native.text_to_image import ProgressEvent, Side, Step, Steps, Text
 from inferd.api.pictures import Pictures, check_size, parse_ratio, parse_size
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson, base64_pieces, framed
 from inferd.catalog.card import ModelCard
 from inferd.tasks.base import Progress
 from inferd.tasks.every import Ending, Event
@@ -114,9 +114,13 @@ class _Teller(NativeTeller):
             return b"data: " + _encode(ProgressEvent(Step(event.step, event.steps))) + b"\n\n"
         return b""
 
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         assert isinstance(ending, Filmed), "the task's ending"
-        url = f"data:{ending.mime};base64,{b64encode(self._film.whole[0]).decode()}"
+        long, film = LongJson(), self._film.whole[0]
+        one, other = (
+            f"data:{ending.mime};base64,{long.text(base64_pieces(film))}" for _ in range(2)
+        )
         status = succeeded(work, ending.usage)
-        body = _encode(TextToVideoOut(work.order.request_id, status, url, url, ending.seed))
-        return b"data: " + body + b"\n\ndata: [DONE]\n\n" if self._streamed else body
+        told = TextToVideoOut(work.order.request_id, status, one, other, ending.seed)
+        pieces = long.pieces(_encode(told))
+        return framed(pieces) if self._streamed else pieces

@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,12 +17,14 @@ from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.openai.fields import TokenId
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson
 from inferd.errors import BadRequest, InferdError
 from inferd.money import usd
 from inferd.tasks.embeddings import (
     DIMENSIONS_MAX,
     DIMENSIONS_MIN,
     INPUTS_MAX,
+    NUMBERS_MAX,
     Embedded,
     EmbeddingsRequest,
     InputType,
@@ -73,7 +75,7 @@ class EmbeddingOut(msgspec.Struct, frozen=True):
     """One vector: numbers, or little-endian float32 in base64."""
 
     index: int
-    embedding: list[float] | str
+    embedding: Sequence[float] | str
     object: str = "embedding"
 
 
@@ -94,9 +96,11 @@ async def embeddings(exchange: Exchange, services: Services) -> None:
     """Embed."""
     body = await inference.read(exchange, services, _DECODER)
     card = inference.find_model(services, body.model, "embeddings")
+    inputs = texts(body.input, "input")
+    check_numbers(len(inputs), body.dimensions)
     request = EmbeddingsRequest(
         model=card.name,
-        inputs=texts(body.input, "input"),
+        inputs=inputs,
         dimensions=body.dimensions,
         input_type=INPUT_TYPES[body.input_type] if body.input_type else None,
     )
@@ -143,20 +147,38 @@ def _text(one: str | int | list[int | InputPart], at: str) -> str | tuple[int, .
     return tuple(ids) if ids else "".join(part.text or "" for part in parts)
 
 
-def vectors(embedded: Embedded) -> list[list[float]]:
-    """The matrix as lists of numbers."""
+def check_numbers(count: int, dimensions: int | None) -> None:
+    """Raise BadRequest for more numbers than one answer holds."""
+    if dimensions is not None and count * dimensions > NUMBERS_MAX:
+        raise BadRequest(
+            f"{count} texts of {dimensions} dimensions are {count * dimensions} numbers; one "
+            f"answer holds at most {NUMBERS_MAX}.",
+            param="dimensions",
+        )
+
+
+def rows(embedded: Embedded) -> Iterator[bytes]:
+    """The raw vectors, one after the other."""
     row = embedded.dimensions * 4
-    return [
-        _floats(embedded.vectors[at : at + row]).tolist()
-        for at in range(0, len(embedded.vectors), row)
-    ]
+    for at in range(0, len(embedded.vectors), row):
+        yield embedded.vectors[at : at + row]
 
 
-def _floats(raw: bytes) -> array.array[float]:
-    numbers = array.array("f", raw)
+def numbers(raw: bytes) -> list[float]:
+    """A raw vector as numbers."""
+    found = array.array("f", raw)
     if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers
+        found.byteswap()
+    return found.tolist()
+
+
+def listed(encoded: Iterator[bytes]) -> Iterator[bytes]:
+    """A JSON array of items that are encoded one by one."""
+    before = b"["
+    for one in encoded:
+        yield before + one
+        before = b","
+    yield b"[]" if before == b"[" else b"]"
 
 
 class _Teller:
@@ -170,20 +192,19 @@ class _Teller:
         """Nothing before the end."""
         return b""
 
-    def last(self, ending: Ending, work: Work) -> bytes:
-        """The whole body."""
+    def last(self, ending: Ending, work: Work) -> Body:
+        """The whole body, vector by vector."""
         assert isinstance(ending, Embedded), "the task's ending"
         tokens = ending.usage.input_tokens
         usage = EmbeddingsUsage(tokens, tokens, usd(work.cost_nanos))
-        row = ending.dimensions * 4
-        told: list[list[float]] | list[str]
-        if self._base64:
-            raw = ending.vectors
-            told = [b64encode(raw[at : at + row]).decode() for at in range(0, len(raw), row)]
-        else:
-            told = vectors(ending)
-        data = [EmbeddingOut(index, one) for index, one in enumerate(told)]
-        return _encode(EmbeddingsOut(self._model, usage, data))
+        long = LongJson()
+        data = long.value(listed(self._encoded(ending)))
+        return long.pieces(_encode(EmbeddingsOut(self._model, usage, data)))
+
+    def _encoded(self, embedded: Embedded) -> Iterator[bytes]:
+        for index, raw in enumerate(rows(embedded)):
+            told = b64encode(raw).decode() if self._base64 else numbers(raw)
+            yield _encode(EmbeddingOut(index, told))
 
     def failed(self, error: InferdError) -> bytes:
         """Never streamed."""

@@ -6,7 +6,6 @@ natural lowers the guidance by a quarter.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Annotated, Literal
 
 import msgspec
@@ -20,6 +19,7 @@ from inferd.api.files import respond_file
 from inferd.api.media import read_with_media
 from inferd.api.pictures import PROMPT_CHARACTERS_MAX, Pictures, parse_size
 from inferd.api.services import Services
+from inferd.api.slices import Body, LongJson, base64_pieces
 from inferd.api.sniff import sniff
 from inferd.catalog.card import ModelCard
 from inferd.engines.registry import extra_installed
@@ -243,16 +243,18 @@ class _Teller:
             name = await self._services.blobs.put(bytes(picture))
             self._urls.append(f"{self._base}/v1/images/{name}")
 
-    def last(self, ending: Ending, work: Work) -> bytes:
+    def last(self, ending: Ending, work: Work) -> Body:
         """The whole body."""
         assert isinstance(ending, Rendered), "the task's ending"
         usage = ImagesUsage(ending.usage.quantity / 1_000_000, usd(work.cost_nanos))
+        long = LongJson()
         if self._as_url:
             data = [ImageData(None, url) for url in self._urls]
         else:
-            data = [ImageData(b64encode(one).decode(), None) for one in self._pictures.whole]
+            whole = self._pictures.whole
+            data = [ImageData(long.text(base64_pieces(one)), None) for one in whole]
         created = self._services.clock.unix_ns() // 1_000_000_000
-        return _encode(ImagesOut(created, data, work.order.card.name, usage))
+        return long.pieces(_encode(ImagesOut(created, data, work.order.card.name, usage)))
 
     def failed(self, error: InferdError) -> bytes:
         """Never streamed."""
