@@ -253,12 +253,13 @@ async def gateway(
     concurrency: int = 200,
     clock: Clock | None = None,
     providers: Mapping[str, Provider] | None = None,
+    where: str | None = None,
 ) -> AsyncGenerator[Gateway]:
-    """Build every room over a fresh database, and take it down again."""
+    """Build every room over a fresh database, or the one at `where`, and take it down again."""
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
         path = tmp_path / "inferd.db"
-        where = await _migrated(path)
+        where = where or await _migrated(path)
         database = Database(where, directory=tmp_path)
         stack.push_async_callback(database.close)
         changes = Changes(database, clock)

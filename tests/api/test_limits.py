@@ -12,6 +12,7 @@ import pytest
 
 from tests.accounts import join
 from tests.gateway import Client, Gateway, echo_card, gateway
+from tests.ledger import entries
 
 CHAT = "/v1/openai/chat/completions"
 MODEL = "test/echo"
@@ -166,6 +167,33 @@ class TestSetting:
             assert answer.status == 403
         assert (await client.get("/v1/admin/limits")).status == 403
         assert (await client.get("/v1/admin/limit-requests")).status == 403
+
+
+class TestWhatWasBefore:
+    async def test_a_start_gives_no_limit_anew(self, tmp_path: Path) -> None:
+        path = f"/v1/inference/{MODEL}"
+        async with gateway(tmp_path) as first:
+            await limit(first, account_id=first.account_id, requests_per_minute=3)
+            await limit(first, model=MODEL, tokens_per_minute=1000)
+            for _ in range(2):
+                assert (await first.client.post(path, {"input": "a b"})).status == 200
+            where = first.services.database.url
+        async with gateway(tmp_path, where=where) as second:
+            assert (await second.client.post(path, {"input": "a b"})).status == 200
+            refused = await second.client.post(path, {"input": "a b"})
+            assert refused.status == 429
+            assert 50 <= int(refused.headers["retry-after"]) <= 61
+            used = second.services.limits.live.counter((None, None, MODEL)).tokens
+            assert used == sum(e.input_tokens + e.output_tokens for e in await entries(second))
+
+    async def test_a_limit_counts_what_was_done_before_it_was_set(self, running: Gateway) -> None:
+        assert (await running.client.post(CHAT, body(max_tokens=1))).status == 200
+        await limit(running, account_id=running.account_id, requests_per_minute=2)
+        assert (await running.client.post(CHAT, body(max_tokens=1))).status == 200
+        # Setting it again counts nothing twice.
+        await limit(running, account_id=running.account_id, requests_per_minute=3)
+        assert (await running.client.post(CHAT, body(max_tokens=1))).status == 200
+        assert (await running.client.post(CHAT, body(max_tokens=1))).status == 429
 
 
 class TestAsking:

@@ -11,11 +11,12 @@ from inferd import ids
 from inferd.access import audit
 from inferd.access.caller import ACCOUNT_ADMIN, MEMBER, Caller
 from inferd.access.changes import Changes
-from inferd.access.limit_rules import EACH, Rule
-from inferd.access.limits import Limits
+from inferd.access.limit_rules import EACH, Rule, has_rate
+from inferd.access.limits import Limits, Past
+from inferd.access.window import WINDOW_NS
 from inferd.clock import Clock
 from inferd.errors import Forbidden, NotFound
-from inferd.storage import accounts, limits, tokens
+from inferd.storage import accounts, entries, limits, tokens
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
 from inferd.storage.limits import LimitRequestRow, LimitRow, Status
@@ -51,8 +52,16 @@ class LimitBook:
         return book
 
     async def load(self) -> None:
-        """Read all limits; from now on they hold."""
-        self.live.set_rules([Rule(**msgspec.structs.asdict(row)) for row in await self.every()])
+        """Read all limits; from now on they hold, also for what was admitted just before."""
+        rules = [Rule(**msgspec.structs.asdict(row)) for row in await self.every()]
+        asked = self.live.alone and any(has_rate(rule) for rule in rules)
+        self.live.set_rules(rules, await self._past() if asked else ())
+
+    async def _past(self) -> list[Past]:
+        """What the ledger has of the last minute."""
+        since = self._clock.unix_ns() - WINDOW_NS
+        async with self._database.reading() as connection:
+            return [Past(*row) for row in await entries.admitted_since(connection, since)]
 
     async def every(self) -> Sequence[LimitRow]:
         """All limits."""

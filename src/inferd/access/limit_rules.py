@@ -34,6 +34,11 @@ class Rule(msgspec.Struct, frozen=True):
     """The account set it for itself."""
 
 
+def has_rate(rule: Rule) -> bool:
+    """True if it bounds what is let in within a minute."""
+    return rule.requests_per_minute is not None or rule.tokens_per_minute is not None
+
+
 class Applied(NamedTuple):
     """One counter that a request must pass."""
 

@@ -33,6 +33,18 @@ class Held(NamedTuple):
     entry: Entry | None
 
 
+class Past(NamedTuple):
+    """Requests of the last minute that are over."""
+
+    account_id: str
+    token_id: str
+    model: str
+    requests: int
+    tokens: int
+    unix_ns: int
+    """When they were admitted, the last of them."""
+
+
 class Ticket:
     """One request's place in the counts."""
 
@@ -53,6 +65,9 @@ class Ticket:
 class Limits:
     """The limits of one gateway. No call suspends; the time is the caller's monotonic one."""
 
+    alone = True
+    """What is counted lies here alone, so what was before must be told by the ledger."""
+
     def __init__(self, clock: Clock, concurrent_requests: int = CONCURRENT_DEFAULT) -> None:
         self._clock = clock
         self._default = Rule(EACH, None, EACH, concurrent_requests=concurrent_requests)
@@ -62,10 +77,29 @@ class Limits:
         self._sweep_ns = 0
         self.now_ns: Callable[[], int] = lambda: int(clock.seconds() * 1e9)
 
-    def set_rules(self, rules: Iterable[Rule]) -> None:
-        """Replace all rules; effective at once. A rule like the default replaces it."""
-        self._rules = Rules([self._default, *rules])
+    def set_rules(self, rules: Iterable[Rule], past: Iterable[Past] = ()) -> None:
+        """Replace all rules; effective at once. A rule like the default replaces it.
+
+        Of the past, the oldest first, the logs are made that no rule asked for before.
+        """
+        before, self._rules = self._rules, Rules([self._default, *rules])
         self._plans.clear()
+        begun: set[Key] = set()
+        for each in past:
+            names = (each.account_id, each.token_id, each.model)
+            logged = {one.key for one in before.applied(*names) if one.bounds.has_rate}
+            for key, bounds in self.applied(*names):
+                if bounds.has_rate and key not in logged:
+                    self._remember(key, each, is_first=key not in begun)
+                    begun.add(key)
+
+    def _remember(self, key: Key, past: Past, *, is_first: bool) -> None:
+        counter, now_ns = self.counter(key), self.now_ns()
+        if is_first:
+            # What is left of an earlier rule is in the past too.
+            counter.forget(now_ns + 2 * WINDOW_NS)
+        age_ns = max(0, self._clock.unix_ns() - past.unix_ns)
+        counter.remember(past.requests, past.tokens, now_ns - age_ns)
 
     async def enter(self, ticket: Ticket) -> None:
         """Count the request, or raise TooManyRequests or BadRequest and count nothing."""

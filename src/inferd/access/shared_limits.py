@@ -39,6 +39,8 @@ _MEASURES: tuple[Measure, ...] = (
 class SharedLimits(Limits):
     """Limits across gateways. `open` it inside an event loop; `close` it at the end."""
 
+    alone = False
+
     def __init__(
         self,
         clock: Clock,

@@ -99,14 +99,19 @@ class Counter:
     def enter(self, tokens: int, now_ns: int, *, log: bool) -> Entry | None:
         """Count one more; the entry is where its tokens are corrected."""
         self.in_flight += 1
-        if not log:
-            return None
-        until_ns = (now_ns // TICK_NS + 1) * TICK_NS + WINDOW_NS
+        return self._log(1, tokens, now_ns) if log else None
+
+    def remember(self, requests: int, tokens: int, at_ns: int) -> None:
+        """Log what was admitted before this counter was there; the oldest first."""
+        self._log(requests, tokens, at_ns)
+
+    def _log(self, requests: int, tokens: int, at_ns: int) -> Entry:
+        until_ns = (at_ns // TICK_NS + 1) * TICK_NS + WINDOW_NS
         entries = self.entries
         if not entries or entries[-1].until_ns < until_ns:
             entries.append(Entry(until_ns))
         entry = entries[-1]
-        self.add(entry, 1, tokens)
+        self.add(entry, requests, tokens)
         return entry
 
     def add(self, entry: Entry, requests: int, tokens: int) -> None:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inferd.access.limit_rules import EACH, Rule, Rules
-from inferd.access.limits import Limits, Ticket
+from inferd.access.limits import Limits, Past, Ticket
 from inferd.access.window import TICK_NS, WINDOW_NS, Bounds
 from inferd.clock import ManualClock
 from inferd.errors import BadRequest, TooManyRequests
 
+SECOND = 1_000_000_000
 REQUESTS, TOKENS, CONCURRENT = 5, 100, 4
 
 
@@ -40,6 +41,39 @@ def limited(clock: ManualClock, **bounds: int) -> Limits:
 
 def ticket(tokens: int = 0, account: str = "a", model: str = "m", token: str = "t") -> Ticket:
     return Ticket(account, token, model, tokens)
+
+
+class TestThePast:
+    """What was admitted before a rule, or before this process, counts in its logs."""
+
+    def test_it_counts_until_its_minute_is_over(self) -> None:
+        clock = ManualClock()
+        limits, now = Limits(clock), clock.unix_ns()
+        rule = Rule("a", None, "m", requests_per_minute=3, tokens_per_minute=50)
+        ago = [Past("a", "t", "m", 1, 10, now - 40 * SECOND), Past("a", "t", "m", 1, 20, now)]
+        limits.set_rules([rule], [*ago, Past("b", "t", "m", 9, 90, now)])
+        assert "tokens" in str(refuse(limits, ticket(21)))
+        run(limits, ticket(20))
+        assert "3 requests per minute" in str(refused := refuse(limits, ticket()))
+        assert refused.retry_after_seconds == pytest.approx(20, abs=0.01)
+        clock.advance(20.01)
+        run(limits, ticket(10))
+        refuse(limits, ticket())
+
+    def test_what_is_logged_already_is_not_logged_again(self) -> None:
+        clock = ManualClock()
+        limits = limited(clock, requests_per_minute=2)
+        run(limits, ticket())
+        past = [Past("a", "t", "m", 1, 0, clock.unix_ns())]
+        limits.set_rules([Rule("a", None, "m", requests_per_minute=2)], past)
+        run(limits, ticket())
+        # Nor is what an earlier rule has left.
+        limits.set_rules([])
+        limits.set_rules(
+            [Rule("a", None, "m", requests_per_minute=3)], [past[0]._replace(requests=2)]
+        )
+        run(limits, ticket())
+        refuse(limits, ticket())
 
 
 class TestConcurrency:
