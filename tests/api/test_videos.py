@@ -11,13 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from sqlalchemy import text
 
 from inferd import ids
+from inferd.access.caller import INFERENCE_RUN
+from inferd.catalog.card_price import CardPrice
 from inferd.jobs.videos import VideoJobs
 from inferd.money import usd
 from inferd.serving.router import RouterOptions
-from inferd.storage import jobs
-from inferd.storage.rows import JobRow
+from inferd.storage import accounts, jobs
+from inferd.storage.rows import AccountRow, JobRow
 from inferd.tasks.text_to_video import VideoRequest
 from tests.gateway import Gateway, gateway
 from tests.ledger import entries
@@ -57,7 +60,7 @@ def left_behind(gate: Gateway, **fields: Any) -> JobRow:
     return JobRow(
         id="videos_left",
         account_id=gate.account_id,
-        token_id="t",
+        token_id="tok_local",
         request_id=ids.request_id(),
         model=fields.pop("model", MODEL),
         request=msgspec.msgpack.encode(VideoRequest(MODEL, "a cat", seconds=0.5, **fields)),
@@ -195,6 +198,62 @@ class TestJobs:
             await again.close()
             told = [(entry.status, entry.quantity) for entry in await entries(gate)]
             assert told == [("cancelled", 0), ("succeeded", 10_000_000)]
+
+    async def test_an_interrupted_film_is_billed_as_it_was_admitted(self, tmp_path: Path) -> None:
+        """Its tier and its price, though the price has changed meanwhile."""
+        price = CardPrice(output_seconds="0.0005", priority="2")
+        card = msgspec.structs.replace(local_card(MODEL), price=price)
+        async with gateway(tmp_path, card, router_options=OPTIONS) as gate:
+            services = gate.services
+            wishes = {"service_tier": "priority", "user": "ann"}
+            job = await begun(gate, seconds=10, **wishes)
+            await services.videos.close()
+            async with services.changes.writing() as change:
+                await services.prices.set(change.connection, MODEL, CardPrice(output_seconds="9"))
+                change.touch("prices", MODEL)
+            again = VideoJobs(services.database, services.gate, services.blobs, services.clock)
+            await again.resume(services.catalog.serving)
+            assert (await ended(gate, job["id"]))["status"] == "succeeded"
+            last = (await entries(gate))[-1]
+            assert (last.tier, last.cost_nanos) == ("priority", 10_000_000)
+            await again.close()
+
+    async def test_what_was_asked_with_a_jwt_stays_within_its_limit(self, tmp_path: Path) -> None:
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            row = left_behind(gate, width=64, height=64)
+            row = msgspec.structs.replace(row, jwt_id="jwt_1", jwt_limit_nanos=1)
+            told = await resumed(gate, row)
+            assert (told["status"], await entries(gate)) == ("failed", [])
+            assert "scoped JWT's spending limit" in told["error"]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("UPDATE accounts SET suspended = 'a debt' WHERE id = 'acc_x'", "suspended: a debt"),
+            ("UPDATE accounts SET deleted_unix_ns = 5 WHERE id = 'acc_x'", "was deleted"),
+            ("UPDATE tokens SET revoked_unix_ns = 5 WHERE account_id = 'acc_x'", "revoked"),
+            ("UPDATE tokens SET expires_unix_ns = 5 WHERE account_id = 'acc_x'", "expired"),
+        ],
+    )
+    async def test_who_may_not_be_billed_any_more_gets_no_film(
+        self, tmp_path: Path, change: str, said: str
+    ) -> None:
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            services = gate.services
+            async with services.database.writing() as connection:
+                await accounts.add(connection, AccountRow("acc_x", "x", 1, None))
+            token, _ = await services.tokens.create("acc_x", "t", (INFERENCE_RUN,))
+            row = left_behind(gate, width=64, height=64)
+            row = msgspec.structs.replace(row, account_id="acc_x", token_id=token.id)
+            async with services.database.writing() as connection:
+                await jobs.add(connection, row)
+                await connection.execute(text(change))
+            await services.videos.resume(services.catalog.serving)
+            async with services.database.reading() as connection:
+                left = await jobs.get(connection, row.id, "acc_x")
+            assert left is not None
+            assert (left.status, await entries(gate)) == ("failed", [])
+            assert said in str(left.error)
 
     async def test_a_model_that_is_gone_fails_its_job(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:

@@ -48,7 +48,7 @@ class Gate:
                 retry_after_seconds=5,
             )
         require_extra(order.card)
-        price = self._prices.current(order.card.name)
+        price = order.price or self._prices.current(order.card.name)
         if price.payer_account_id is not None and self._check_rent is not None:
             self._check_rent(price)
         usage = most(order.request, order.card)

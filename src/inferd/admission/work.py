@@ -62,6 +62,8 @@ class Order(msgspec.Struct, frozen=True):
     """Be turned away with 429 rather than stand in line."""
     paid: bool = False
     """Booked before a crash that lost its answer: it is computed again for nothing."""
+    price: Price | None = None
+    """What it was admitted at before a restart; None: what applies now."""
 
 
 class Rooms(msgspec.Struct, frozen=True):
@@ -157,6 +159,11 @@ class Work:
         """Cost of the usage so far; once it is settled, what was booked."""
         usage = self._billed if self._billed is not None else self._billable()
         return cost(usage, self._price, self.order.tier)
+
+    @property
+    def price_id(self) -> int:
+        """The version of the price that it was admitted at."""
+        return self._price.id
 
     @property
     def paid_tier(self) -> Tier:

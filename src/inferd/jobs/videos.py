@@ -3,14 +3,15 @@
 A job is admitted when it is asked for, money and limits included, and runs like any other work.
 What a dead process left is admitted and run again at the next start, under the same request id,
 so it is billed once; what was booked already runs again for nothing. A job that a shutdown
-interrupts costs nothing so far and begins anew at the next start, under a new id.
+interrupts costs nothing so far and begins anew at the next start, under a new id. Either way it
+is billed as it was admitted first, and only to who may still be billed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from hashlib import blake2b
 
@@ -22,12 +23,13 @@ from inferd.admission.gate import Gate
 from inferd.admission.work import Order, Work
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
-from inferd.errors import InferdError, NotFound
+from inferd.errors import Forbidden, InferdError, NotFound, PaymentRequired
 from inferd.jobs.blobs import KEPT_SECONDS, Blobs
-from inferd.storage import entries, jobs
+from inferd.metering.prices import Price, price_of
+from inferd.storage import entries, jobs, payers, prices
 from inferd.storage.database import Database
 from inferd.storage.rows import JobRow
-from inferd.tasks.base import NOTHING, Chunk
+from inferd.tasks.base import NOTHING, Chunk, Tier
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
 _log = logging.getLogger("inferd.jobs")
@@ -53,23 +55,7 @@ class VideoJobs:
         request = await self._durable(order.request)
         order = msgspec.structs.replace(order, request=request)
         work = await self._gate.admit(caller, order)
-        row = JobRow(
-            id=_job_id(order.request_id),
-            account_id=caller.account_id,
-            token_id=caller.token_id,
-            request_id=order.request_id,
-            model=order.card.name,
-            request=msgspec.msgpack.encode(request),
-            status="queued",
-            result=None,
-            error=None,
-            created_unix_ns=self._clock.unix_ns(),
-            ended_unix_ns=None,
-            end_user=order.end_user,
-            tag=order.tag,
-            gateway=self._gateway,
-            jwt_id=caller.jwt_id,
-        )
+        row = self._row(caller, order, work.price_id)
         try:
             async with self._database.writing() as connection:
                 await jobs.add(connection, row)
@@ -99,15 +85,29 @@ class VideoJobs:
         async with self._database.reading() as connection:
             left = await jobs.unfinished(connection, self._gateway)
             booked = await entries.succeeded(connection, [row.request_id for row in left])
+            asked = [row.price_id for row in left if row.price_id is not None]
+            versions = {row.id: price_of(row) for row in await prices.by_ids(connection, asked)}
         for row in left:
             try:
-                order = _order(row, find(row.model), paid=row.request_id in booked)
+                order = _order(row, find(row.model), versions, paid=row.request_id in booked)
+                if not order.paid:
+                    await self._require_payer(row)
                 work = await self._gate.admit(_caller(row), order)
             except InferdError as error:
                 await self._save(row, status="failed", error=error.message)
             else:
                 self._begin(row, work)
         return len(left)
+
+    async def _require_payer(self, row: JobRow) -> None:
+        """Raise if nobody may be billed for it any more."""
+        async with self._database.reading() as connection:
+            refused = await payers.refusals(connection, [row.account_id])
+            live = await payers.is_live(connection, row.token_id, self._clock.unix_ns())
+        if refused:
+            raise PaymentRequired(refused[row.account_id])
+        if not live:
+            raise Forbidden("The token that asked for it was revoked or has expired.")
 
     async def close(self) -> None:
         """Interrupt what runs; it is begun again at the next start."""
@@ -125,6 +125,28 @@ class VideoJobs:
         name = await self._blobs.put(await asyncio.to_thread(image.read))
         kept = msgspec.structs.replace(image, path=str(self._blobs.path(name)))
         return msgspec.structs.replace(request, image=kept)
+
+    def _row(self, caller: Caller, order: Order, price_id: int) -> JobRow:
+        return JobRow(
+            id=_job_id(order.request_id),
+            account_id=caller.account_id,
+            token_id=caller.token_id,
+            request_id=order.request_id,
+            model=order.card.name,
+            request=msgspec.msgpack.encode(order.request),
+            status="queued",
+            result=None,
+            error=None,
+            created_unix_ns=self._clock.unix_ns(),
+            ended_unix_ns=None,
+            end_user=order.end_user,
+            tag=order.tag,
+            gateway=self._gateway,
+            jwt_id=caller.jwt_id,
+            tier=order.tier,
+            jwt_limit_nanos=caller.jwt_limit_nanos,
+            price_id=price_id,
+        )
 
     def _begin(self, row: JobRow, work: Work) -> None:
         # Held by this object, cancelled and awaited in `close`.
@@ -179,10 +201,17 @@ def _job_id(request_id: str) -> str:
 
 def _caller(row: JobRow) -> Caller:
     scopes = frozenset({INFERENCE_RUN})
-    return Caller(row.account_id, row.token_id, "", scopes, jwt_id=row.jwt_id)
+    return Caller(
+        row.account_id,
+        row.token_id,
+        "",
+        scopes,
+        jwt_id=row.jwt_id,
+        jwt_limit_nanos=row.jwt_limit_nanos,
+    )
 
 
-def _order(row: JobRow, card: ModelCard, *, paid: bool) -> Order:
+def _order(row: JobRow, card: ModelCard, versions: Mapping[int, Price], *, paid: bool) -> Order:
     request = msgspec.msgpack.decode(row.request, type=VideoRequest)
     return Order(
         row.request_id,
@@ -192,5 +221,7 @@ def _order(row: JobRow, card: ModelCard, *, paid: bool) -> Order:
         streamed=False,
         end_user=row.end_user,
         tag=row.tag,
+        tier=msgspec.convert(row.tier, Tier),
         paid=paid,
+        price=None if row.price_id is None else versions.get(row.price_id),
     )

@@ -182,6 +182,12 @@ class JobRow(msgspec.Struct, frozen=True):
     """Which gateway runs it; "": there is one alone."""
     jwt_id: str | None = None
     """Of the scoped JWT that asked for it."""
+    tier: str = "default"
+    """The service tier that was asked for."""
+    jwt_limit_nanos: int | None = None
+    """What may be spent with that JWT; None: no limit of its own."""
+    price_id: int | None = None
+    """The price version that it was admitted at; None: whichever applies."""
 
 
 class Settle(msgspec.Struct, frozen=True, tag="settle"):

@@ -30,6 +30,8 @@ accounts = Table(
     Column("suspended", Text),
     Column("deleted_unix_ns", BigInteger),
     Column("monthly_limit_nanos", BigInteger),
+    # What the installation's admin allows; the lower of both applies.
+    Column("admin_monthly_limit_nanos", BigInteger),
 )
 
 tokens = Table(
@@ -153,6 +155,9 @@ jobs = Table(
     Column("tag", Text),
     Column("gateway", Text, nullable=False, server_default=""),
     Column("jwt_id", Text),
+    Column("tier", Text, nullable=False, server_default="default"),
+    Column("jwt_limit_nanos", BigInteger),
+    Column("price_id", Integer),
     CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed')"),
 )
 by_status = Index("jobs_by_status", jobs.c.status)
