@@ -1,22 +1,23 @@
 """Rent: models that are priced by uptime are paid by an account for as long as they are loaded.
 
-Money for the next minute is set aside before it begins and booked as an entry when it is over, or
-when the model is unloaded. If the account cannot pay, nobody may call the model until it can; it
-is unloaded when it is idle. Time is counted between two looks at which the model was up, so nobody
-pays for more than there was.
+Money for the next minute of all replicas is set aside before it begins and booked as an entry when
+it is over, when the model is unloaded or when its replicas become more or fewer: so no more is
+booked than was set aside. If the account cannot pay, is suspended or gone, nobody may call the
+model; it is unloaded when it is idle. Time is counted between two looks, of the replicas that were
+up at both, so nobody pays for more than there was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from inferd import ids
 from inferd.clock import Clock
-from inferd.errors import InferdError, PaymentRequired
+from inferd.errors import InferdError, PaymentRequired, Unavailable
 from inferd.metering.cost import cost, cost_bound
 from inferd.metering.ledger import Ledger
 from inferd.metering.payer import Payer
@@ -34,14 +35,22 @@ TERM_SECONDS = 60
 
 
 class _Term(msgspec.Struct):
-    """A minute of a model, paid ahead."""
+    """A minute of a model's replicas, paid ahead."""
 
     request_id: str
     price: Price
     created_unix_ns: int
     seen_seconds: float
+    replicas: int
+    micros_max: int
+    """Of uptime that money is set aside for."""
     micros: int = 0
-    """Of uptime that was seen."""
+    """Of uptime that was seen, of all replicas together."""
+
+    def is_over(self, price: Price | None, replicas: int) -> bool:
+        """True once a minute is full, or anything of it is not as it was."""
+        full = self.micros >= TERM_SECONDS * self.replicas * MICRO
+        return full or replicas != self.replicas or price != self.price
 
 
 class Rent:
@@ -60,6 +69,8 @@ class Rent:
         self._terms: dict[str, _Term] = {}
         self._unpaid: dict[str, str] = {}
         """Model → why its account cannot pay."""
+        self._refused: dict[str, str] = {}
+        """Account → why it may not spend."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,16 +95,18 @@ class Rent:
     async def look(self) -> None:
         """Count, book what is over, pay ahead."""
         await self._router.refresh()
-        if self._router.index not in (None, 0):
-            return
         models = self._router.snapshot().models
         up = {one.model: one.replicas for one in models if one.replicas}
-        for model in {*self._terms, *self._unpaid, *up}:
-            price = self._price(model)
-            if model in self._terms and self._is_over(model, up.get(model, 0), price):
-                await self._book(model)
-            if model not in self._terms and price is not None:
-                await self._begin(model, price, is_up=model in up)
+        known = {*self._terms, *self._unpaid, *self._tasks, *up}
+        priced = {model: self._price(model) for model in sorted(known)}
+        await self._look_at_payers(priced.values())
+        if self._router.index in (None, 0):
+            self._count(up)
+        for model, price in priced.items():
+            try:
+                await self._turn(model, price, up.get(model, 0))
+            except InferdError as error:
+                _log.warning("the uptime of %s was not paid: %s", model, error)
 
     def _price(self, model: str) -> Price | None:
         try:
@@ -102,28 +115,60 @@ class Rent:
             return None
         return price if price.billed_unit == "uptime_seconds" else None
 
-    def _is_over(self, model: str, replicas: int, price: Price | None) -> bool:
-        term, now = self._terms[model], self._clock.seconds()
-        if replicas:
-            term.micros += round((now - term.seen_seconds) * replicas * MICRO)
-            term.seen_seconds = now
-        return not replicas or term.micros >= TERM_SECONDS * MICRO or price != term.price
+    async def _look_at_payers(self, priced: Iterable[Price | None]) -> None:
+        """Who is suspended or gone; while the database is away, who was."""
+        asked = {_payer(price) for price in priced if price is not None}
+        asked |= {_payer(term.price) for term in self._terms.values()}
+        if not asked:
+            return
+        try:
+            self._refused = await self._ledger.refusals(asked)
+        except Unavailable as error:
+            _log.warning("who keeps models up was not looked at: %s", error)
 
-    async def _begin(self, model: str, price: Price, *, is_up: bool) -> None:
+    def _count(self, up: Mapping[str, int]) -> None:
+        """Add the time since the last look: of replicas that were up at both, of who may pay."""
+        now = self._clock.seconds()
+        for model, term in self._terms.items():
+            if _payer(term.price) not in self._refused:
+                replicas = min(term.replicas, up.get(model, 0))
+                term.micros += round((now - term.seen_seconds) * replicas * MICRO)
+                # More was not set aside: a look that came late costs nobody more than he has.
+                term.micros = min(term.micros, term.micros_max)
+            term.seen_seconds = now
+
+    async def _turn(self, model: str, price: Price | None, replicas: int) -> None:
+        """Book a term that is over; begin the next one, or say why nobody may call the model."""
+        why = None if price is None else self._refused.get(_payer(price))
+        term = self._terms.get(model)
+        if term is not None and (why is not None or term.is_over(price, replicas)):
+            await self._book(model)
+        if price is None:
+            self._unpaid.pop(model, None)
+        elif why is not None:
+            self._unpaid[model] = why
+        elif self._router.index not in (None, 0):
+            # Another gateway of this machine pays.
+            self._unpaid.pop(model, None)
+        elif model not in self._terms:
+            await self._begin(model, price, replicas)
+
+    async def _begin(self, model: str, price: Price, replicas: int) -> None:
         """Set money aside; who could not pay is asked again though his model is down."""
-        if not is_up and model not in self._unpaid:
+        if not replicas and model not in self._unpaid:
             return
         request_id, now = ids.request_id(), self._clock.unix_ns()
-        ahead = Usage(quantity=(TERM_SECONDS + 2 * LOOK_SECONDS) * MICRO)
-        payer = Payer(price.payer_account_id or "", UPTIME_TOKEN)
+        ahead = Usage(quantity=max(1, replicas) * (TERM_SECONDS + 2 * LOOK_SECONDS) * MICRO)
+        payer = Payer(_payer(price), UPTIME_TOKEN)
         try:
             await self._ledger.reserve(payer, request_id, cost_bound(ahead, price), at_unix_ns=now)
         except PaymentRequired as error:
             self._unpaid[model] = error.message
             return
         self._unpaid.pop(model, None)
-        if is_up:
-            self._terms[model] = _Term(request_id, price, now, self._clock.seconds())
+        if replicas:
+            seen = self._clock.seconds()
+            self._terms[model] = _Term(request_id, price, now, seen, replicas, ahead.quantity)
         else:
             self._ledger.release(request_id)
 
@@ -135,7 +180,7 @@ class Rent:
         price = term.price
         entry = EntryRow(
             request_id=term.request_id,
-            account_id=price.payer_account_id or "",
+            account_id=_payer(price),
             token_id=UPTIME_TOKEN,
             model=model,
             task=self._tasks.get(model, ""),
@@ -168,3 +213,9 @@ class Rent:
                 await self.look()
             except InferdError as error:
                 _log.warning("the uptime of models was not counted: %s", error)
+            except Exception:  # noqa: BLE001 the outermost loop: the next look counts
+                _log.exception("the uptime of models was not counted")
+
+
+def _payer(price: Price) -> str:
+    return price.payer_account_id or ""

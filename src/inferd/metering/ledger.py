@@ -10,7 +10,7 @@ With several gateways a purse holds what this one has leased, see `leases`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -21,7 +21,7 @@ from inferd.metering import credit
 from inferd.metering.leases import Leases
 from inferd.metering.payer import Payer
 from inferd.metering.purses import Hold, Plan, Purse, limits_of, month_span
-from inferd.storage import accounts, changes, reservations
+from inferd.storage import accounts, changes, payers, reservations
 from inferd.storage import purses as stored
 from inferd.storage.changes import Change
 from inferd.storage.database import AsyncConnection, Database
@@ -165,6 +165,11 @@ class Ledger:
         """What is set aside for running requests."""
         purse = self._purses.get(f"credit:{account_id}")
         return 0 if purse is None else purse.outstanding
+
+    async def refusals(self, account_ids: Collection[str]) -> dict[str, str]:
+        """Account → why it may spend nothing; those are left out that may. Raises Unavailable."""
+        async with self._database.reading() as connection:
+            return await payers.refusals(connection, account_ids)
 
     @property
     def holding(self) -> frozenset[str]:
