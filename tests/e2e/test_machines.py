@@ -16,7 +16,7 @@ import pytest
 from tests.books import Books
 from tests.e2e.steps import CHAT, body, card, in_flight
 from tests.process import InferdProcess, serving
-from tests.servers import PostgresServer, ValkeyServer
+from tests.servers import PostgresServer, ValkeyServer, free_port
 
 EFFECTIVE_SECONDS = 1.0
 """A change on one machine is effective on every other by then."""
@@ -35,10 +35,12 @@ def machine(root: Path, name: str, **settings: Any) -> InferdProcess:
 async def machines(
     request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer
 ) -> AsyncIterator[tuple[InferdProcess, InferdProcess]]:
-    """Two of them; the second one is given the first one's key as a file."""
-    shared: dict[str, Any] = {"database_url": await postgres.migrated()}
-    if request.param == "with valkey":
-        shared["valkey_url"] = valkey.url
+    """Two of them; the second one is given the first one's key as a file.
+
+    Without Valkey: it is configured, and was never there.
+    """
+    url = valkey.url if request.param == "with valkey" else f"valkey://127.0.0.1:{free_port()}"
+    shared: dict[str, Any] = {"database_url": await postgres.migrated(), "valkey_url": url}
     key = tmp_path / "one" / "secret.key"
     pair = (
         machine(tmp_path, "one", **shared),
@@ -95,18 +97,40 @@ async def test_a_price_is_the_same_on_every_machine_within_a_second(
 
 
 async def test_a_machine_with_another_key_does_not_start(
-    tmp_path: Path, postgres: PostgresServer
+    tmp_path: Path, postgres: PostgresServer, valkey: ValkeyServer
 ) -> None:
-    url = await postgres.migrated()
-    one = machine(tmp_path, "one", database_url=url)
+    shared = {"database_url": await postgres.migrated(), "valkey_url": valkey.url}
+    one = machine(tmp_path, "one", **shared)
     await one.start()
     try:
-        stranger = machine(tmp_path, "stranger", database_url=url)
+        stranger = machine(tmp_path, "stranger", **shared)
         with pytest.raises(AssertionError, match="installation with another key"):
             await stranger.start()
         shutil.copy2(one.data_dir / "secret.key", stranger.data_dir)
         await stranger.start()
         await stranger.stop()
+    finally:
+        await one.stop()
+
+
+async def test_a_second_machine_does_not_start_without_valkey(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    """Each would let in the whole limit. One that has died is no other, nor is itself."""
+    url = await postgres.migrated()
+    one = machine(tmp_path, "one", database_url=url)
+    key = one.data_dir / "secret.key"
+    await one.start()
+    try:
+        two = machine(tmp_path, "two", database_url=url, installation_key_file=key)
+        with pytest.raises(AssertionError, match="set valkey_url"):
+            await two.start()
+        await one.kill()
+        await one.start()
+        await one.kill()
+        # It is known to be dead when it was not seen for a few seconds.
+        await two.start()
+        await two.stop()
     finally:
         await one.stop()
 

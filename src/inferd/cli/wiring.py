@@ -17,6 +17,7 @@ from inferd.access.changes import Changes
 from inferd.access.in_flight_bytes import ACCOUNT_BYTES_MAX, ALL_BYTES_MAX, InFlightBytes
 from inferd.access.installation import InstallationKeys, installation_keys
 from inferd.access.limit_book import LimitBook
+from inferd.access.lone_gateway import require_first, require_lone
 from inferd.access.tokens import Tokens
 from inferd.admission.gate import Gate
 from inferd.admission.rent import Rent
@@ -128,11 +129,16 @@ async def _books(
     writer = ledger_writer(where, own, power_safe=settings.power_safe)
     stack.push_async_callback(writer.close)
     gateway = gateways.gateway_name(root, index) if settings.is_clustered else ""
+    counts_alone = settings.is_clustered and not settings.valkey_url
+    if counts_alone:
+        await require_lone(database, gateway)
     changes = Changes(database, clock)
     await sharing.follow(changes, database)
     ledger = Ledger(writer, database, clock, gateway)
     await ledger.start()
     stack.push_async_callback(ledger.close)
+    if counts_alone:
+        await require_first(database, gateway, ledger.epoch_unix_ns)
     changes.listen("purse", ledger.refresh)
     return database, changes, ledger
 

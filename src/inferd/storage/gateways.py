@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import BigInteger, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage import reservations
+from inferd.storage.leases import ALIVE_SECONDS
 from inferd.storage.tables import jobs
 from inferd.storage.tables_budgets import gateways, leases
 
 LOST = "The machine that worked on it is gone."
+_NOW = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000)::bigint"
 _WAITING = ("queued", "running")
 
 
@@ -43,6 +45,24 @@ async def every(connection: AsyncConnection) -> Sequence[GatewayRow]:
     query = select(gateways.c.id, gateways.c.seen_unix_ns, leased, waiting).order_by(gateways.c.id)
     rows = await connection.execute(query)
     return [GatewayRow(row[0], row[1], int(row[2]), row[3]) for row in rows]
+
+
+class Life(msgspec.Struct, frozen=True):
+    """A gateway that lives, as far as is known. The times are the database's."""
+
+    id: str
+    epoch_unix_ns: int
+    """When it began."""
+    seen_unix_ns: int
+
+
+async def alive(connection: AsyncConnection) -> Sequence[Life]:
+    """Those that were seen within ALIVE_SECONDS, on PostgreSQL."""
+    c = gateways.c
+    query = select(c.id, c.epoch_unix_ns, c.seen_unix_ns).where(
+        c.seen_unix_ns > literal_column(_NOW, BigInteger) - ALIVE_SECONDS * 1_000_000_000
+    )
+    return [Life(*row) for row in await connection.execute(query.order_by(c.id))]
 
 
 async def forget(connection: AsyncConnection, gateway: str, now_unix_ns: int) -> None:
