@@ -1,6 +1,6 @@
 """The decoder: a child process of a worker that opens callers' files, one after another.
 
-`python -m inferd.engines.decoder picture|sound FD MEMORY_BYTES`. It has no model, no network, no
+`python -m inferd.engines.decoder KIND FD MEMORY_BYTES`. It has no model, no network, no
 credential and no right to write a file. What it may allocate is limited by the operating system
 above what it needs when it is ready, what it may compute by the processor time of each job. When
 it dies of a file, nothing is lost but that file. When the worker is gone, so is it.
@@ -23,11 +23,16 @@ from inferd.errors import BadRequest
 if TYPE_CHECKING:
     from inferd.engines.decoder_wire import Job, Made
 
-MEMORY_BYTES = {"picture": 1000 << 20, "sound": 768 << 20}
+MEMORY_BYTES = {"picture": 1000 << 20, "sound": 768 << 20, "film": 1000 << 20}
 """Above what it needs when it is ready. Fifty million pixels take 0.8 GB as WebP, 0.4 as a
-progressive JPEG that is turned, 0.25 as PNG; sound goes on as it is decoded, beside its file."""
+progressive JPEG that is turned, 0.25 as PNG; sound goes on as it is decoded, beside its file; a
+film keeps up to 17 pictures of nine million pixels to decode the next from."""
 
-_MODULES = {"picture": "inferd.engines.decode_image", "sound": "inferd.engines.decode_audio"}
+_MODULES = {
+    "picture": "inferd.engines.decode_image",
+    "sound": "inferd.engines.decode_audio",
+    "film": "inferd.engines.decode_video",
+}
 
 
 def main(kind: str, descriptor: int, memory_bytes: int) -> None:

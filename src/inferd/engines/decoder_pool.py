@@ -49,7 +49,7 @@ _NEEDED: dict[TaskName, str] = {
     "object-detection": "picture",
     "zero-shot-image-classification": "picture",
 }
-_RESIDENT_BYTES = {"picture": 20 << 20, "sound": 55 << 20}
+_RESIDENT_BYTES = {"picture": 20 << 20, "sound": 55 << 20, "film": 60 << 20}
 
 
 class Decoders:

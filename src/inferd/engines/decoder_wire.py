@@ -20,7 +20,7 @@ DATA_BYTES_MAX = 1 << 20
 FRAME_BYTES_MAX = 64 << 20
 """A job carries its media only where it came without a file."""
 
-Kind = Literal["picture", "mask", "sound"]
+Kind = Literal["picture", "mask", "sound", "frames"]
 
 _HEAD = struct.Struct(">cI")
 
@@ -37,7 +37,11 @@ class Job(msgspec.Struct, frozen=True):
     rate: int = 0
     """Hertz, of sound."""
     seconds_max: float = 0.0
-    """Of sound."""
+    """Of sound and films."""
+    frames: int = 0
+    """At most so many pictures of a film."""
+    pixels_max: int = 0
+    """What each of them is shrunk to."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -47,6 +51,10 @@ class Made(msgspec.Struct, frozen=True):
     """Pillow's name of the pixels' kind."""
     width: int = 0
     height: int = 0
+    seconds: tuple[float, ...] = ()
+    """When each picture of a film is shown."""
+    sound: bool = False
+    """The film has sound."""
 
 
 class Refused(msgspec.Struct, frozen=True):
