@@ -109,6 +109,8 @@ class UptimePricing(Pricing, frozen=True, kw_only=True, tag="uptime"):
     """Seconds that a replica is up; its callers pay nothing."""
 
     cents_per_sec: float
+    cents_per_output_token: float = 0.0
+    """deepctl does without it only where the type is `time`."""
 
 
 AnyPricing = (
