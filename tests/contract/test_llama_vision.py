@@ -1,4 +1,4 @@
-"""Pictures through llama.cpp: a random projector before the real SmolLM2.
+"""Pictures and films through llama.cpp: a random projector before the real SmolLM2.
 
 What is said means nothing; that it depends on the pictures, is counted to the token, and mixes
 with nobody else's is what is shown here.
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from PIL import Image
 from scripts.make_mmproj import TOKENS, make_mmproj
 
 from inferd.catalog.card import ModelCard, ModelFile, PathSource
 from inferd.engines.base import Resources
+from inferd.engines.llama_media import Sight, data_urls
 from inferd.engines.xllamacpp import XllamacppEngine
 from inferd.errors import BadRequest, ContextLengthExceeded
 from inferd.tasks.base import Stopped
@@ -37,10 +39,13 @@ from inferd.tasks.text_generation import (
     TokenizeRequest,
     TokenPrompt,
 )
+from tests.films import film, film_media
+from tests.recordings import RATE, encoded, wav
 from tests.weights import smollm2_card, smollm2_path
 
 QUESTION = "What is this?"
 GREEDY = Sampling(temperature=0)
+FRAMES = 3
 
 
 def colour(name: str, side: int = 64) -> Media:
@@ -66,8 +71,8 @@ def seeing_card(folder: Path) -> ModelCard:
         name="test/seeing",
         context_length=512,
         slots=2,
-        modalities=("image",),
-        options={"media_tokens_max": TOKENS},
+        modalities=("image", "video"),
+        options={"media_tokens_max": TOKENS, "video_frames": FRAMES, "media_seconds_max": 20},
         files=tuple(
             ModelFile(role=role, file_name=path.name, source=PathSource(str(path)))
             for role, path in (("model", smollm2_path()), ("mmproj", folder / "mmproj.gguf"))
@@ -105,6 +110,26 @@ async def test_a_picture_costs_its_tokens(engine: XllamacppEngine) -> None:
         _, done, prompt = await said(engine, asking(*[colour("red")] * count))
         assert done.usage.input_tokens == prompt == plain.usage.input_tokens + count * TOKENS
     assert done.usage.output_tokens == 8
+
+
+async def test_a_film_is_some_of_its_pictures(engine: XllamacppEngine) -> None:
+    """Counted to the token, in their order, beside a picture."""
+    _, plain, _ = await said(engine, asking())
+    shown = [Image.new("RGB", (64, 64), name) for name in ("red", "lime", "blue")]
+    forth, back = film_media(film(shown, 3)), film_media(film(shown[::-1], 3))
+    _, done, prompt = await said(engine, asking(forth, colour("red")))
+    assert prompt == plain.usage.input_tokens + (FRAMES + 1) * TOKENS
+    assert done.usage.input_tokens == prompt
+    first = await first_logprob(engine, asking(forth, logprobs=1))
+    assert first != await first_logprob(engine, asking(back, logprobs=1))
+
+
+async def test_a_card_that_names_no_frames_takes_no_films(tmp_path: Path) -> None:
+    card = seeing_card(tmp_path)
+    for changed in ({"modalities": ("image",)}, {"options": {"media_tokens_max": TOKENS}}):
+        sight = Sight.of(msgspec.structs.replace(card, **changed))
+        with pytest.raises(BadRequest, match="takes images, not video"):
+            data_urls([film_media(film([Image.new("RGB", (64, 64))], 1))], sight)
 
 
 async def test_the_answer_depends_on_the_picture_and_the_cache_keeps_them_apart(
@@ -157,6 +182,10 @@ async def test_cancelled_while_a_picture_is_read(engine: XllamacppEngine) -> Non
     assert (await said(engine, asking(colour("green"))))[1].usage.output_tokens == 8
 
 
+def silence() -> bytes:
+    return wav(np.zeros(RATE, np.int16))
+
+
 def _broken(content: bytes) -> Media:
     return Media("image", "image/png", len(content), data=content)
 
@@ -172,7 +201,13 @@ _HUGE = _PNG[:16] + (50_000).to_bytes(4, "big") * 2 + _PNG[24:]
         (lambda: asking(_broken(_PNG[: len(_PNG) // 2])), "not a sound picture"),
         (lambda: asking(_broken(_HUGE)), "pixels|sound"),
         (lambda: asking(_broken(b"<svg xmlns='http://www.w3.org/2000/svg'/>")), "sound"),
-        (lambda: asking(Media("audio", "audio/wav", 4, data=b"RIFF")), "images, not audio"),
+        (
+            lambda: asking(Media("audio", "audio/wav", 4, data=b"RIFF")),
+            "images and video, not audio",
+        ),
+        (lambda: asking(film_media(b"\0\0\0\x20ftypisom" + bytes(90))), "film cannot be read"),
+        (lambda: asking(film_media(film([Image.new("RGB", (32, 32))], 21))), "longer than 20"),
+        (lambda: asking(film_media(encoded(silence(), "m4a"))), "no pictures in it"),
         (lambda: TextGenerationRequest("test/seeing", TokenPrompt((1, 2))), "token ids"),
         (lambda: TokenizeRequest("test/seeing", asking(colour("red")).prompt), "counted when"),
     ],

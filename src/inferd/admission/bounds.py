@@ -47,7 +47,7 @@ def _(request: TextGenerationRequest, card: ModelCard) -> Usage:
     context = card.context_length
     text = request.prompt_bytes() + card.template_allowance_tokens
     if card.modalities:
-        text += card.media_tokens_max() * request.media_count()
+        text += sum(card.media_tokens_max(media.kind) for media in request.media())
     return Usage(
         min(context, text + TOKENS_PER_MESSAGE * request.message_count()),
         output_tokens=request.n * min(request.max_tokens or context, context),

@@ -48,7 +48,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
 MEDIA_TOKENS = 4096
-"""The most that one picture may cost where the card's options do not say `media_tokens_max`."""
+"""The most that one picture may cost where the card's options do not say `media_tokens_max`;
+`video_tokens_max` and `audio_tokens_max` are for films and recordings."""
 
 
 class Wheel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,9 +188,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Of its unit; 0 for a free model."""
         return Rate(0) if self.price is None else self.price.unit_rate()
 
-    def media_tokens_max(self) -> int:
-        """The most tokens that one picture in a chat can become."""
-        return int(str(self.options.get("media_tokens_max", MEDIA_TOKENS)))
+    def media_tokens_max(self, kind: MediaKind = "image") -> int:
+        """The most tokens that one picture, recording or film in a chat can become."""
+        most = self.options.get("media_tokens_max", MEDIA_TOKENS)
+        return int(str(self.options.get(f"{kind}_tokens_max", most)))
 
     def version(self) -> str:
         """The hash of its first file: what `name:version` and `?version=` may say; "" if none."""

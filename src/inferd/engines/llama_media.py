@@ -1,4 +1,4 @@
-"""Pictures on their way into llama.cpp.
+"""Pictures, and films as pictures, on their way into llama.cpp.
 
 The prompt is rendered by the model's own template with a secret mark in the place of each picture.
 llama.cpp takes pictures in its chat call alone, so a server that sees is given a template which
@@ -11,7 +11,7 @@ import base64
 import io
 import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -19,6 +19,8 @@ from inferd.errors import BadRequest
 from inferd.tasks.text_generation import ChatPrompt, Message
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from inferd.catalog.card import ModelCard
     from inferd.engines.llama_choice import Chunk, LlamaServer
     from inferd.tasks.media import Media
@@ -28,10 +30,36 @@ MARK = f"<inferd-media-{secrets.token_hex(16)}>"
 TEMPLATE = "{{ messages[0]['content'] }}"
 PIXELS_MAX = 1_048_576
 """What a larger picture is shrunk to, unless the card's options say `image_pixels_max`."""
+FILM_PIXELS_MAX = 262_144
+FILM_SECONDS_MAX = 120.0
+
+
+class Sight(NamedTuple):
+    """How a model looks, from its card's options."""
+
+    pixels_max: int
+    """`image_pixels_max`."""
+    frames: int
+    """`video_frames`: as so many pictures a film is shown; 0: the model takes none."""
+    frame_pixels_max: int
+    """`video_pixels_max`: of each of them."""
+    seconds_max: float
+    """`media_seconds_max`: of a film."""
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Sight:
+        """That of a model."""
+        options = card.options
+        return cls(
+            int(str(options.get("image_pixels_max", PIXELS_MAX))),
+            int(str(options.get("video_frames", 0))) if "video" in card.modalities else 0,
+            int(str(options.get("video_pixels_max", FILM_PIXELS_MAX))),
+            float(str(options.get("media_seconds_max", FILM_SECONDS_MAX))),
+        )
 
 
 def marked(prompt: ChatPrompt) -> tuple[ChatPrompt, tuple[Media, ...]]:
-    """The prompt with a mark for each picture, and the pictures in the order of their marks."""
+    """The prompt with a mark for each picture or film, and these in the order of their marks."""
     media: list[Media] = []
     messages: list[Message] = []
     for message in prompt.messages:
@@ -53,37 +81,50 @@ def with_texts(message: Message, texts: Sequence[str]) -> str:
     return "".join((*pieces, message.content[begin:]))
 
 
-def data_urls(media: Sequence[Media], pixels_max: int) -> tuple[str, ...]:
-    """Each picture checked, decoded here, shrunk, and written again as PNG. Blocks.
+def data_urls(media: Sequence[Media], sight: Sight) -> tuple[tuple[str, ...], ...]:
+    """Each one as pictures: checked, decoded here, shrunk, and written again as PNG. Blocks.
 
     llama.cpp's own decoders never see what a caller sent. Raises BadRequest.
     """
-    return tuple(_data_url(one, pixels_max) for one in media)
+    return tuple(tuple(map(_data_url, _pictures(one, sight))) for one in media)
 
 
-def _data_url(media: Media, pixels_max: int) -> str:
-    # Pillow comes with an extra; a model that sees needs it.
-    from inferd.engines.decode_image import decode_image
+def _pictures(media: Media, sight: Sight) -> tuple[Image, ...]:
+    # Pillow and PyAV come with an extra; a model that sees needs it.
+    if media.kind == "image":
+        from inferd.engines.decode_image import decode_image
 
-    if media.kind != "image":
-        raise BadRequest(f"This model takes images, not {media.kind}.", param="messages")
-    picture = decode_image(media, param="image")
+        return (_shrunk(decode_image(media, param="image"), sight.pixels_max),)
+    if media.kind == "video" and sight.frames:
+        from inferd.engines.decode_video import Wish, decode_video
+
+        wish = Wish(sight.frames, sight.frame_pixels_max, sight.seconds_max)
+        if found := decode_video(media, wish).pictures:
+            return found
+        raise BadRequest("The film has no pictures in it.", param="video")
+    takes = "images and video" if sight.frames else "images"
+    raise BadRequest(f"This model takes {takes}, not {media.kind}.", param="messages")
+
+
+def _shrunk(picture: Image, pixels_max: int) -> Image:
     width, height = picture.size
     shrink = (pixels_max / (width * height)) ** 0.5
-    if shrink < 1:
-        picture = picture.resize((max(1, int(width * shrink)), max(1, int(height * shrink))))
+    if shrink >= 1:
+        return picture
+    return picture.resize((max(1, int(width * shrink)), max(1, int(height * shrink))))
+
+
+def _data_url(picture: Image) -> str:
     written = io.BytesIO()
     picture.save(written, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
 
 
-def pixels_max(card: ModelCard) -> int:
-    """What pictures of this model are shrunk to."""
-    return int(str(card.options.get("image_pixels_max", PIXELS_MAX)))
+def content_parts(prompt: str, pictures: Sequence[Sequence[str]]) -> list[Chunk]:
+    """llama.cpp's content parts of a rendered prompt. BadRequest if the template lost a mark.
 
-
-def content_parts(prompt: str, pictures: Sequence[str]) -> list[Chunk]:
-    """llama.cpp's content parts of a rendered prompt. BadRequest if the template lost a mark."""
+    `pictures` are those of each mark.
+    """
     texts = prompt.split(MARK)
     if len(texts) != len(pictures) + 1:
         raise BadRequest(
@@ -91,9 +132,8 @@ def content_parts(prompt: str, pictures: Sequence[str]) -> list[Chunk]:
         )
     parts: list[Chunk] = []
     for index, text in enumerate(texts):
-        if index:
-            url = {"url": pictures[index - 1]}
-            parts.append({"type": "image_url", "image_url": url})
+        for url in pictures[index - 1] if index else ():
+            parts.append({"type": "image_url", "image_url": {"url": url}})
         if text:
             parts.append({"type": "text", "text": text})
     return parts

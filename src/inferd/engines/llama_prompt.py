@@ -11,6 +11,7 @@ from inferd.engines.budget import context_exceeded
 from inferd.engines.chat_template import ChatTemplate
 from inferd.engines.grammar import Grammars, assemble, constraint_rule, tools_rules
 from inferd.engines.llama_choice import Chunk
+from inferd.engines.llama_media import Sight
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
 from inferd.tasks.text_generation import (
@@ -36,18 +37,18 @@ class Prepared(msgspec.Struct, frozen=True):
     prompt: str | tuple[int, ...]
     grammar: str = ""
     in_thought: bool = False
-    pictures: tuple[str, ...] = ()
-    """Data URLs; `prompt` holds a mark for each."""
+    pictures: tuple[tuple[str, ...], ...] = ()
+    """Data URLs of each picture or film; `prompt` holds a mark for each of these."""
 
 
 class LlamaPrompts:
     """Prepares requests for one model."""
 
     def __init__(
-        self, header: GgufHeader, context_length: int, *, image_pixels_max: int | None = None
+        self, header: GgufHeader, context_length: int, *, sight: Sight | None = None
     ) -> None:
         self._context_length = context_length
-        self._image_pixels_max = image_pixels_max
+        self._sight = sight
         """None: the model does not see."""
         bos, eos = header.bos_text or "", header.eos_text or ""
         adds_bos = header.add_bos
@@ -77,14 +78,14 @@ class LlamaPrompts:
         if grammar:
             param = "response_format" if request.constraint else "tools"
             self._grammars.check(grammar, scope=request.cache_scope, param=param)
-        if media and self._image_pixels_max is not None:
-            pictures = llama_media.data_urls(media, self._image_pixels_max)
+        if media and self._sight is not None:
+            pictures = llama_media.data_urls(media, self._sight)
             return Prepared(prompt, grammar, in_thought, pictures)
         return Prepared(prompt, grammar, in_thought)
 
     def _marked(self, request: TextGenerationRequest) -> tuple[Prompt, tuple[Media, ...]]:
         prompt = request.prompt
-        if self._image_pixels_max is not None:
+        if self._sight is not None:
             # llama.cpp reads nothing but text and pictures once it sees.
             if isinstance(prompt, TokenPrompt):
                 raise BadRequest("This model takes no prompts of token ids.", param="prompt")
@@ -92,7 +93,7 @@ class LlamaPrompts:
                 raise BadRequest("This model does not score its prompt.", param="echo")
         if not isinstance(prompt, ChatPrompt) or not media_count(prompt):
             return prompt, ()
-        if self._image_pixels_max is None:
+        if self._sight is None:
             raise BadRequest("This model takes text only.", param="messages")
         return llama_media.marked(prompt)
 

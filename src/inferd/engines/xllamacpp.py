@@ -89,7 +89,7 @@ class XllamacppEngine:
         prompts = LlamaPrompts(
             read_header(path),
             card.context_length,
-            image_pixels_max=llama_media.pixels_max(card) if sees else None,
+            sight=llama_media.Sight.of(card) if sees else None,
         )
         slots = card.slots + spare_slots(card)
         server, listener = load_server(msgspec.structs.replace(card, slots=slots), resources, path)

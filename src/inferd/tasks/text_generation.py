@@ -159,6 +159,12 @@ class TextGenerationRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag
         """Number of pictures, recordings and films."""
         return media_count(self.prompt)
 
+    def media(self) -> tuple[Media, ...]:
+        """All of them, in their order."""
+        if not isinstance(self.prompt, ChatPrompt):
+            return ()
+        return tuple(one.media for message in self.prompt.messages for one in message.media)
+
     def message_count(self) -> int:
         """Number of chat messages, 0 for a raw prompt."""
         return len(self.prompt.messages) if isinstance(self.prompt, ChatPrompt) else 0
