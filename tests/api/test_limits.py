@@ -201,10 +201,17 @@ class TestAsking:
         told = await running.client.get("/v1/me/rate_limit")
         assert told.json() == {
             "rate_limit": 200,
-            "tpm_rate_limit": None,
+            "tpm_rate_limit": 1_000_000_000_000,
             "rpm_rate_limit": None,
             "limits": [],
         }
+
+    async def test_the_least_limit_of_the_account_is_told(self, running: Gateway) -> None:
+        for model, tokens in (("*", 9000), (None, 500), (MODEL, 7)):
+            wish = {"account_id": running.account_id, "model": model}
+            await limit(running, **wish, tokens_per_minute=tokens)
+        told = (await running.client.get("/v1/me/rate_limit")).json()
+        assert (told["rate_limit"], told["tpm_rate_limit"]) == (200, 500)
 
     async def test_a_token_is_told_no_limit_of_another_token(self, running: Gateway) -> None:
         mine, client = await minted(running)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
 import msgspec
 
 from inferd import ids
 from inferd.access import audit
 from inferd.access.caller import ACCOUNT_ADMIN, MEMBER, Caller
 from inferd.access.changes import Changes
-from inferd.access.limit_rules import EACH, Rule, has_rate
+from inferd.access.limit_rules import EACH, Rule, has_rate, narrower
 from inferd.access.limits import Limits, Past
-from inferd.access.window import WINDOW_NS
+from inferd.access.window import WINDOW_NS, Bounds
 from inferd.clock import Clock
 from inferd.errors import Forbidden, NotFound
 from inferd.storage import accounts, entries, limits, tokens
@@ -22,14 +20,6 @@ from inferd.storage.database import Database
 from inferd.storage.limits import LimitRequestRow, LimitRow, Status
 
 SHOWN_MAX = 1000
-
-
-class Rates(NamedTuple):
-    """What an account may do on each model."""
-
-    concurrent_requests: int | None
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
 
 
 class LimitBook:
@@ -83,12 +73,13 @@ class LimitBook:
         mine = [row for row in rows if row.account_id == caller.account_id]
         return [row for row in mine if manages or row.token_id in shown]
 
-    def rates(self, account_id: str) -> Rates:
-        """What the account may do on each model that has no limit of its own."""
+    def rates(self, account_id: str) -> Bounds:
+        """What the account may do on a model that has no limit of its own: the least of all."""
+        found = Bounds()
         for key, bounds in self.live.applied(account_id, "", EACH):
-            if key == (account_id, None, EACH):
-                return Rates(*bounds)
-        return Rates(None, None, None)
+            if key[0] == account_id and key[1] is None:
+                found = narrower(found, bounds)
+        return found
 
     async def put(self, caller: Caller, row: LimitRow) -> LimitRow:
         """Set a limit; one without bounds is removed. Returns it with its account's name.

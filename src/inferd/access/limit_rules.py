@@ -68,7 +68,7 @@ class Rules:
             key = tuple(name if has else None for name, has in zip(names, shape, strict=True))
             bounds = _bounds(self._by_key, key[0], key[1], key[2])
             if self._own_by_key:
-                bounds = _narrower(bounds, _bounds(self._own_by_key, key[0], key[1], key[2]))
+                bounds = narrower(bounds, _bounds(self._own_by_key, key[0], key[1], key[2]))
             if any(bound is not None for bound in bounds):
                 found.append(Applied((key[0], key[1], key[2]), bounds))
         return tuple(found)
@@ -91,7 +91,8 @@ def _bounds(
     )
 
 
-def _narrower(one: Bounds, other: Bounds) -> Bounds:
+def narrower(one: Bounds, other: Bounds) -> Bounds:
+    """Of each measure the lower bound."""
     pairs = zip(one, other, strict=True)
     return Bounds(*(min((b for b in pair if b is not None), default=None) for pair in pairs))
 

@@ -17,7 +17,9 @@ from inferd.errors import BadRequest
 from inferd.storage.limits import LimitRequestRow, LimitRow
 
 REASON_CHARACTERS_MAX = 2048
-Count = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
+UNLIMITED = 1_000_000_000_000
+"""What is shown where clients expect a number and there is no limit: the highest that can be set."""
+Count = Annotated[int, Meta(ge=1, le=UNLIMITED)]
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 
 
@@ -35,12 +37,14 @@ class LimitOut(msgspec.Struct, frozen=True):
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """What the account may do on each model, and every limit that names it; null: no limit."""
+    """What the account may do on each model, and the limits that name it."""
 
-    rate_limit: int | None
-    """Requests in flight on one model."""
-    tpm_rate_limit: int | None
+    rate_limit: int
+    """Requests in flight on one model; 1000000000000: no limit."""
+    tpm_rate_limit: int
+    """Tokens per minute; 1000000000000: no limit."""
     rpm_rate_limit: int | None
+    """Requests per minute; null: no limit."""
     limits: list[LimitOut]
 
 
@@ -110,8 +114,8 @@ async def rate_limit(exchange: Exchange, services: Services) -> None:
     rates = services.limits.rates(exchange.caller.account_id)
     rows = await services.limits.seen_by(exchange.caller)
     body = RateLimit(
-        rate_limit=rates.concurrent_requests,
-        tpm_rate_limit=rates.tokens_per_minute,
+        rate_limit=rates.concurrent_requests or UNLIMITED,
+        tpm_rate_limit=rates.tokens_per_minute or UNLIMITED,
         rpm_rate_limit=rates.requests_per_minute,
         limits=[_out(row) for row in rows],
     )
