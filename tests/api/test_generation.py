@@ -35,6 +35,7 @@ class TestTiers:
             ("auto", None, "priority", 1.5),
             ("flex", None, "flex", 0.8),
             ("standard_only", None, "default", 1.0),
+            ("scale", None, "default", 1.0),
             (None, "flex", None, 0.8),
             ("default", "flex", "default", 1.0),
             (None, "nonsense", None, 1.0),

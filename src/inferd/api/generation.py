@@ -34,6 +34,8 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _TIERS: dict[str, Tier] = {
     "default": "default",
     "standard_only": "default",
+    # OpenAI's, for capacity that was bought before; nobody has any here.
+    "scale": "default",
     "auto": "priority",
     "priority": "priority",
     "flex": "flex",
