@@ -18,7 +18,7 @@ from inferd.storage.limits import LimitRequestRow, LimitRow
 
 REASON_CHARACTERS_MAX = 2048
 UNLIMITED = 1_000_000_000_000
-"""What is shown where clients expect a number and there is no limit: the highest that can be set."""
+"""What is shown where a number is expected and there is no limit: the highest that can be set."""
 Count = Annotated[int, Meta(ge=1, le=UNLIMITED)]
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 
