@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from inferd.api.cut_texts import Raw
 from inferd.api.errors import FieldInvalid
 from inferd.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
 
@@ -19,7 +20,9 @@ _JSON_TYPES = (b"application/json", b"text/plain", b"application/x-www-form-urle
 
 
 MEMBERS_MAX = 16
-"""Each one copies what follows it; senders make one, and a few where they concatenate."""
+"""Senders make one, and a few where they concatenate."""
+_PACKED_BYTES, _INFLATED_BYTES = 64 * 1024, 1024 * 1024
+"""What is unpacked in one go, and to how much at most."""
 
 
 def check_media_type(content_type: bytes | None) -> None:
@@ -33,27 +36,35 @@ def check_media_type(content_type: bytes | None) -> None:
     raise UnsupportedMediaType(f"The body must be JSON; content type {shown!r} is not accepted.")
 
 
-def gunzip(body: bytes, *, bytes_max: int) -> bytes:
-    """Inflate one or more gzip members, never beyond `bytes_max`."""
-    out = bytearray()
-    rest = body
+def gunzip(body: Raw, *, bytes_max: int) -> Raw:
+    """Inflate one or more gzip members, never beyond `bytes_max`. Blocks, in short pieces."""
+    out, rest = bytearray(), memoryview(body)
     for _ in range(MEMBERS_MAX):
         inflater = zlib.decompressobj(wbits=31)
+        while not inflater.eof:
+            piece, rest = rest[:_PACKED_BYTES], rest[_PACKED_BYTES:]
+            if not piece:
+                raise BadRequest("The gzip body is cut off.")
+            _inflate(inflater, piece, out, bytes_max)
+        rest = memoryview(body)[len(body) - len(rest) - len(inflater.unused_data) :]
+        if not rest:
+            return out
+    raise BadRequest(f"A gzip body has at most {MEMBERS_MAX} members.")
+
+
+def _inflate(inflater: Any, piece: memoryview, out: bytearray, bytes_max: int) -> None:  # no type
+    left: bytes | memoryview = piece
+    while left:
         try:
-            out += inflater.decompress(rest, bytes_max + 1 - len(out))
+            out += inflater.decompress(left, _INFLATED_BYTES)
         except zlib.error:
             raise BadRequest("The body says gzip and is not.") from None
         if len(out) > bytes_max:
             raise PayloadTooLarge(f"The unpacked body is over {bytes_max} bytes.")
-        if not inflater.eof:
-            raise BadRequest("The gzip body is cut off.")
-        rest = inflater.unused_data
-        if not rest:
-            return bytes(out)
-    raise BadRequest(f"A gzip body has at most {MEMBERS_MAX} members.")
+        left = b"" if inflater.eof else inflater.unconsumed_tail
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def decode(body: Raw, decoder: msgspec.json.Decoder[T]) -> T:
     """Decode and validate. FieldInvalid names the field with a dotted path."""
     try:
         return decoder.decode(body)

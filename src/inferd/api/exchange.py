@@ -17,6 +17,7 @@ from inferd.access.caller import Caller
 from inferd.access.in_flight_bytes import Holding
 from inferd.admission.work import Work
 from inferd.api.body import gunzip
+from inferd.api.cut_texts import CutTexts, Raw
 from inferd.api.errors import Shape
 from inferd.api.fingerprint import fingerprint
 from inferd.errors import (
@@ -100,6 +101,8 @@ class Exchange:
         """HTTP status sent; 0 while nothing was."""
         self.files: list[Path] = []
         """Private files of this request; deleted when it ends."""
+        self.cut: CutTexts | None = None
+        """Long base64 of its body."""
         self.gone = False
         """The client has left."""
         self._caller: Caller | None = None
@@ -125,6 +128,11 @@ class Exchange:
         return self._caller is None
 
     async def body(self, *, bytes_max: int, seconds_max: float, holding: Holding) -> bytes:
+        """The body, unpacked, as bytes."""
+        raw = await self.raw_body(bytes_max=bytes_max, seconds_max=seconds_max, holding=holding)
+        return bytes(raw)
+
+    async def raw_body(self, *, bytes_max: int, seconds_max: float, holding: Holding) -> Raw:
         """The body, unpacked. Caps hold before and after gunzip; `holding` counts its bytes."""
         encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip", b""):
@@ -138,7 +146,7 @@ class Exchange:
         except TimeoutError:
             raise BadRequest(f"The body did not arrive within {seconds_max:g} seconds.") from None
         if encoding == b"gzip":
-            raw = gunzip(raw, bytes_max=bytes_max)
+            raw = await asyncio.to_thread(gunzip, raw, bytes_max=bytes_max)
             holding.grow_to(len(raw))
         if b"idempotency-key" in self.headers:
             asked = f"{self.method} {self.path}?{self.query.decode('latin-1')}"
@@ -146,7 +154,7 @@ class Exchange:
             self.fingerprint = await fingerprint(asked, kind, raw)
         return raw
 
-    async def _read(self, bytes_max: int, holding: Holding) -> bytes:
+    async def _read(self, bytes_max: int, holding: Holding) -> Raw:
         first, rest = b"", bytearray()
         size, more = 0, True
         while more:
@@ -159,14 +167,14 @@ class Exchange:
             if size > bytes_max:
                 raise PayloadTooLarge(f"The body is over {bytes_max} bytes.")
             holding.grow_to(size)
-            if first:
-                # One growing block goes back to the system whole; a hundred pieces stay.
-                rest += chunk
-            else:
+            if not first:
                 first = chunk
+            elif chunk:
+                # One growing block goes back to the system whole; a hundred pieces stay.
+                rest += chunk if rest else first + chunk
             more = message.get("more_body", False)
         self._body_complete = True
-        return first + rest if rest else first
+        return rest or first
 
     def watch(self) -> None:
         """From here on, a client that leaves cancels the task that calls this."""
@@ -191,7 +199,10 @@ class Exchange:
             task.cancel()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and let go of what is left of the body."""
+        if self.cut is not None:
+            self.cut.close()
+            self.cut = None
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None

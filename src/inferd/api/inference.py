@@ -13,15 +13,17 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from inferd.access.in_flight_bytes import Holding
 from inferd.admission.work import Order, Work
 from inferd.api.body import check_media_type, decode
+from inferd.api.cut_texts import CUT_BYTES_MIN, CutTexts, Raw, cut_out
 from inferd.api.exchange import Exchange
 from inferd.api.idempotency import paid
 from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, InferdError, TooManyRequests
+from inferd.errors import BadRequest, InferdError, PayloadTooLarge, TooManyRequests
 from inferd.tasks.base import TaskName
 from inferd.tasks.text_generation import Done, Text
 
@@ -29,7 +31,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-_IN_LOOP_BYTES = 4 * 1024 * 1024
+_IN_LOOP_BYTES = 512 * 1024
 """Longer bodies are decoded in a thread: nobody's stream waits for them."""
 
 
@@ -71,6 +73,42 @@ async def read(
     )
 
 
+async def read_cut(
+    exchange: Exchange,
+    services: Services,
+    decoder: msgspec.json.Decoder[T],
+    *,
+    text_bytes_max: int | None = None,
+) -> T:
+    """The decoded JSON body of a call that may bring media, whose cap holds for it.
+
+    Long base64 is cut out, and `MediaDoor` takes it. What is left is text, with a cap of its own:
+    `text_bytes_max`, or that of other bodies.
+    """
+    check_media_type(exchange.headers.get(b"content-type"))
+    options = services.options
+    text_max = text_bytes_max or options.body_bytes_max
+
+    def reading(body: Raw) -> tuple[T, list[memoryview]]:
+        rest, texts = cut_out(body) if len(body) > CUT_BYTES_MIN else (body, [])
+        if len(rest) > text_max:
+            raise PayloadTooLarge(
+                f"The body, its pictures and recordings apart, is over {text_max} bytes."
+            )
+        return decode(rest, decoder), texts
+
+    holding = services.bodies.hold(exchange.caller.account_id)
+    try:
+        cap = max(options.media_body_bytes_max, text_max)
+        decoded, texts = await _reading(exchange, services, reading, cap, holding)
+        if texts:
+            exchange.cut = CutTexts(texts, holding.release)
+    finally:
+        if exchange.cut is None:
+            holding.release()
+    return decoded
+
+
 async def read_form_or_json(
     exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[S], struct: type[S]
 ) -> S:
@@ -86,24 +124,32 @@ async def read_form_or_json(
 async def read_bytes(
     exchange: Exchange,
     services: Services,
-    reading: Callable[[bytes], T],
+    reading: Callable[[Raw], T],
     *,
     bytes_max: int | None = None,
 ) -> T:
     """What `reading` makes of the raw body, which is counted while it lies in memory."""
-    options = services.options
+    cap = bytes_max or services.options.body_bytes_max
     holding = services.bodies.hold(exchange.caller.account_id)
     try:
-        body = await exchange.body(
-            bytes_max=bytes_max or options.body_bytes_max,
-            seconds_max=options.body_seconds_max,
-            holding=holding,
-        )
-        if len(body) <= _IN_LOOP_BYTES:
-            return reading(body)
-        return await asyncio.to_thread(reading, body)
+        return await _reading(exchange, services, reading, cap, holding)
     finally:
         holding.release()
+
+
+async def _reading(
+    exchange: Exchange,
+    services: Services,
+    reading: Callable[[Raw], T],
+    bytes_max: int,
+    holding: Holding,
+) -> T:
+    body = await exchange.raw_body(
+        bytes_max=bytes_max, seconds_max=services.options.body_seconds_max, holding=holding
+    )
+    if len(body) <= _IN_LOOP_BYTES:
+        return reading(body)
+    return await asyncio.to_thread(reading, body)
 
 
 def cache_scope(exchange: Exchange, services: Services) -> str:

@@ -13,9 +13,7 @@ becomes a private file that is deleted when the exchange ends.
 from __future__ import annotations
 
 import asyncio
-import binascii
 import secrets
-from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +21,8 @@ from typing import TypeVar
 import msgspec
 
 from inferd.api import inference
+from inferd.api.base64_text import decoded
+from inferd.api.cut_texts import CUT_MARK
 from inferd.api.exchange import Exchange
 from inferd.api.fetch_url import fetch_url
 from inferd.api.multipart import FILE_MARK, FormFile, decode_form_with_files, is_multipart
@@ -35,8 +35,11 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _IN_LOOP_BYTES = 256 * 1024
 """Longer base64 is decoded in a thread."""
-_PIECE_CHARACTERS = 1024 * 1024
-"""Four characters are three bytes, so pieces end where bytes end."""
+_HEAD_CHARACTERS = 256
+"""Within which the comma of a data URL stands."""
+
+Pieces = list[bytes] | list[memoryview]
+"""A file as it was decoded, or where it lies."""
 
 
 class MediaDoor:
@@ -51,31 +54,47 @@ class MediaDoor:
 
     async def take(self, given: str, kind: MediaKind, param: str) -> Media:
         """One field as Media of this kind. Raises BadRequest with `param`, PayloadTooLarge."""
-        content = await self._content(given, param)
-        if len(content) > self._services.options.media_bytes_max:
+        pieces = await self._pieces(given, param)
+        size = sum(len(piece) for piece in pieces)
+        if size > self._services.options.media_bytes_max:
             raise PayloadTooLarge(
                 f"{param} is over {self._services.options.media_bytes_max} bytes.", param=param
             )
-        found = sniff(content[:HEAD_BYTES])
+        found = sniff(bytes(pieces[0][:HEAD_BYTES]) if pieces else b"")
         if found is None or kind not in found.kinds:
             raise BadRequest(f"{param} is no {kind} in a format that is read here.", param=param)
-        return await self._keep(content, kind, found.mime)
+        return await self._keep(pieces, size, kind, found.mime)
 
     def name(self, given: str) -> str:
         """The file name that a form gave; "" if none."""
         return self._file(given).name if given.startswith(FILE_MARK) else ""
 
-    async def _content(self, given: str, param: str) -> bytes:
+    async def _pieces(self, given: str, param: str) -> Pieces:
         if given.startswith(FILE_MARK):
-            return self._file(given).content
+            return [self._file(given).content]
+        if given.startswith(CUT_MARK):
+            return await _from_base64(self._cut_text(given, param), param)
         if given[:5].lower() == "data:":
             head, found, text = given.partition(",")
             if not found or not head.lower().endswith(";base64"):
                 raise BadRequest(f"{param} is no data URL in base64.", param=param)
             return await _from_base64(text, param)
         if given[:8].lower().startswith(("http://", "https://")):
-            return await fetch_url(given, self._exchange.caller.account_id, self._services, param)
+            account_id = self._exchange.caller.account_id
+            return [await fetch_url(given, account_id, self._services, param)]
         return await _from_base64(given, param)
+
+    def _cut_text(self, mark: str, param: str) -> memoryview:
+        if self._exchange.cut is None:
+            raise BadRequest("A field holds a character that has no place there.")
+        text = self._exchange.cut.take(mark)
+        head = bytes(text[:_HEAD_CHARACTERS])
+        if head[:5].lower() != b"data:":
+            return text
+        claim, found, _ = head.replace(b"\\", b"").partition(b",")
+        if not found or not claim.lower().endswith(b";base64"):
+            raise BadRequest(f"{param} is no data URL in base64.", param=param)
+        return text[head.index(b",") + 1 :]
 
     def _file(self, mark: str) -> FormFile:
         index = mark.removeprefix(FILE_MARK)
@@ -83,16 +102,20 @@ class MediaDoor:
             raise BadRequest("A field holds a character that has no place there.")
         return self._files[int(index)]
 
-    async def _keep(self, content: bytes, kind: MediaKind, mime: str) -> Media:
+    async def _keep(self, pieces: Pieces, size: int, kind: MediaKind, mime: str) -> Media:
         folder = self._services.media_dir
-        if len(content) <= INLINE_BYTES_MAX or folder is None:
-            return Media(kind, mime, len(content), data=content)
-        path = folder / secrets.token_hex(16)
-        self._exchange.files.append(path)
-        # It exists before anything can be cancelled, and nothing makes it once it is deleted.
-        path.touch(0o600, exist_ok=False)
-        await asyncio.to_thread(_fill, path, content)
-        return Media(kind, mime, len(content), path=str(path))
+        if size <= INLINE_BYTES_MAX or folder is None:
+            media = Media(kind, mime, size, data=b"".join(pieces))
+        else:
+            path = folder / secrets.token_hex(16)
+            self._exchange.files.append(path)
+            # It exists before anything can be cancelled, and nothing makes it once it is deleted.
+            path.touch(0o600, exist_ok=False)
+            await asyncio.to_thread(_fill, path, pieces)
+            media = Media(kind, mime, size, path=str(path))
+        if self._exchange.cut is not None:
+            self._exchange.cut.taken()
+        return media
 
 
 async def read_with_media(
@@ -102,7 +125,7 @@ async def read_with_media(
     content_type = exchange.headers.get(b"content-type")
     bytes_max = services.options.media_body_bytes_max
     if content_type is None or not is_multipart(content_type):
-        body = await inference.read(exchange, services, decoder, bytes_max=bytes_max)
+        body = await inference.read_cut(exchange, services, decoder, text_bytes_max=bytes_max)
         return body, MediaDoor(exchange, services)
     body, files = await inference.read_bytes(
         exchange,
@@ -113,34 +136,17 @@ async def read_with_media(
     return body, MediaDoor(exchange, services, files)
 
 
-def _fill(path: Path, content: bytes) -> None:
+def _fill(path: Path, pieces: Pieces) -> None:
     with path.open("r+b") as file:
-        file.write(content)
+        file.writelines(pieces)
 
 
-async def _from_base64(text: str, param: str) -> bytes:
-    if len(text) <= _IN_LOOP_BYTES:
-        return _decoded(text, param)
-    return await asyncio.to_thread(_decoded, text, param)
-
-
-def _decoded(text: str, param: str) -> bytes:
+async def _from_base64(text: str | memoryview, param: str) -> list[bytes]:
     try:
-        return _in_pieces(text)
-    except (binascii.Error, ValueError):
-        pass
-    compact = "".join(text.split()).replace("-", "+").replace("_", "/")
-    try:
-        return _in_pieces(compact + "=" * (-len(compact) % 4))
-    except (binascii.Error, ValueError):
+        if len(text) <= _IN_LOOP_BYTES:
+            return decoded(text)
+        return await asyncio.to_thread(decoded, text)
+    except ValueError:
         raise BadRequest(
             f"{param} is no file, data URL, http(s) URL or base64.", param=param
         ) from None
-
-
-def _in_pieces(text: str) -> bytes:
-    """Strict base64; other threads run between the pieces. ValueError for what is none."""
-    if "=" in text[: max(0, len(text) - 2)]:
-        raise ValueError("padding in the middle")
-    steps = range(0, len(text), _PIECE_CHARACTERS)
-    return b"".join(b64decode(text[at : at + _PIECE_CHARACTERS], validate=True) for at in steps)

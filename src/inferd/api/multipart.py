@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 import msgspec
 
 from inferd.api.body import locate
+from inferd.api.cut_texts import Raw
 from inferd.api.errors import FieldInvalid
 from inferd.errors import BadRequest
 
@@ -33,6 +34,7 @@ _PARAMETER = re.compile(
 )
 """Matched one after the other, so that no text can be read in two ways: linear time."""
 NAME_BYTES_MAX = 256
+_TRIED_BYTES = 64 * 1024
 
 
 def is_multipart(content_type: bytes | None) -> bool:
@@ -49,10 +51,11 @@ class FormFile(NamedTuple):
 
     name: str
     """As the client says; used for nothing but its ending."""
-    content: bytes
+    content: memoryview
+    """Where it lies in the body."""
 
 
-def decode_form(body: bytes, content_type: bytes, struct: type[T]) -> T:
+def decode_form(body: Raw, content_type: bytes, struct: type[T]) -> T:
     """The form as a Struct; files are refused where text is expected."""
     decoded, files = decode_form_with_files(body, content_type, struct)
     if files:
@@ -63,7 +66,7 @@ def decode_form(body: bytes, content_type: bytes, struct: type[T]) -> T:
 
 
 def decode_form_with_files(
-    body: bytes, content_type: bytes, struct: type[T]
+    body: Raw, content_type: bytes, struct: type[T]
 ) -> tuple[T, list[FormFile]]:
     """The form as a Struct, and its files: what its text fields' marks stand for.
 
@@ -87,7 +90,9 @@ def decode_form_with_files(
     return _converted(values, struct), files
 
 
-def _part_value(file_name: str | None, content: bytes, kind: Any, files: list[FormFile]) -> Any:
+def _part_value(
+    file_name: str | None, content: memoryview, kind: Any, files: list[FormFile]
+) -> Any:
     text = _as_text(content) if file_name is None else None
     if text is None:
         files.append(FormFile(file_name or "", content))
@@ -112,11 +117,12 @@ def _appended(before: Any, value: Any) -> Any:
     return [*(before or []), *more]
 
 
-def _as_text(content: bytes) -> str | None:
-    if b"\0" in content:
+def _as_text(content: memoryview) -> str | None:
+    # What is no text shows it early, mostly: a long file is not copied to find out.
+    if b"\0" in bytes(content[:_TRIED_BYTES]) or b"\0" in (raw := bytes(content)):
         return None
     try:
-        return content.decode()
+        return raw.decode()
     except UnicodeDecodeError:
         return None
 
@@ -136,7 +142,7 @@ def _boundary(content_type: bytes) -> bytes:
     return found[1] or found[2]
 
 
-def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _parts(body: Raw, boundary: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """(head, content) of each part; RFC 7578 over RFC 2046, lines end in CRLF."""
     delimiter = b"\r\n--" + boundary
     at = 0
@@ -154,22 +160,22 @@ def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end + len(delimiter)
 
 
-def _next(body: bytes, delimiter: bytes, at: int) -> int:
+def _next(body: Raw, delimiter: bytes, at: int) -> int:
     found = body.find(delimiter, at)
     if found < 0:
         raise BadRequest("The body is not a sound multipart form.")
     return found
 
 
-def _part(body: bytes, start: int, end: int) -> tuple[bytes, bytes]:
-    """One part between two delimiters; its content is copied once."""
+def _part(body: Raw, start: int, end: int) -> tuple[bytes, memoryview]:
+    """One part between two delimiters; its content is not copied."""
     line_end = body.find(b"\r\n", start, min(end, start + HEAD_BYTES_MAX))
     head_end = -1
     if line_end >= 0 and not body[start:line_end].strip(b" \t"):
         head_end = body.find(b"\r\n\r\n", line_end, min(end, line_end + 6 + HEAD_BYTES_MAX))
     if head_end < 0:
         raise BadRequest("A part of the form is not sound.")
-    return body[line_end + 2 : head_end], body[head_end + 4 : end]
+    return bytes(body[line_end + 2 : head_end]), memoryview(body)[head_end + 4 : end]
 
 
 def _names(head: bytes) -> tuple[str, str | None]:

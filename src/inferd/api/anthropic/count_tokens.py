@@ -16,7 +16,7 @@ _DECODER = msgspec.json.Decoder(CountTokensIn)
 
 async def count_tokens(exchange: Exchange, services: Services) -> None:
     """Count what `messages` would be charged as input, the template's tokens included."""
-    wire = await inference.read(exchange, services, _DECODER)
+    wire = await inference.read_cut(exchange, services, _DECODER)
     card = inference.find_model(services, wire.model, "text-generation")
     taken = await take_parts(exchange, services, (wire.model,), media_parts(wire))
     tokens = await tokenization.count(exchange, services, card, chat_prompt(wire, taken))

@@ -19,7 +19,7 @@ _DECODER = msgspec.json.Decoder(MessagesIn)
 
 async def messages(exchange: Exchange, services: Services) -> None:
     """Answer one conversation."""
-    wire = await inference.read(exchange, services, _DECODER)
+    wire = await inference.read_cut(exchange, services, _DECODER)
     models = generation.fallbacks(wire.model, wire.models)
     taken = await take_parts(exchange, services, models, media_parts(wire))
     wish = generation.Wish(

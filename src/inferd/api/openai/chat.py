@@ -152,7 +152,7 @@ _DECODER = msgspec.json.Decoder(ChatIn)
 
 async def chat(exchange: Exchange, services: Services) -> None:
     """Answer one chat."""
-    wire = await inference.read(exchange, services, _DECODER)
+    wire = await inference.read_cut(exchange, services, _DECODER)
     streaming = stream_options(wire)
     models = generation.fallbacks(wire.model, wire.models)
     request = to_request(wire, await take_parts(exchange, services, models, media_parts(wire)))

@@ -123,7 +123,7 @@ def _failure(
 
 async def create_response(exchange: Exchange, services: Services) -> None:
     """Answer one request."""
-    wire = await inference.read(exchange, services, _DECODER)
+    wire = await inference.read_cut(exchange, services, _DECODER)
     refuse(wire)
     models = generation.fallbacks(wire.model, wire.models)
     taken = await take_parts(exchange, services, models, media_parts(wire))
