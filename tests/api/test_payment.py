@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from inferd.access.caller import ACCOUNT_ADMIN, INFERENCE_RUN, MEMBER
 from inferd.access.tokens import TokenWish
 from inferd.catalog.card_price import CardPrice
 from inferd.errors import Unavailable
+from inferd.metering.periods import Month, month_at
 from inferd.storage import accounts, people
 from inferd.storage.rows import AccountRow, MemberRow, PersonRow
 from tests.gateway import Client, Gateway, echo_card, gateway
@@ -372,6 +374,19 @@ class TestInvoices:
         told = await gate.client.get("/payment/invoices/2026-01?account=acc_x")
         assert b"<script>" not in told.body
         assert b"&lt;script&gt;" in told.body
+
+    @pytest.mark.parametrize("form", ["html", "json"])
+    async def test_what_there_is_no_invoice_of_is_404(self, gate: Gateway, form: str) -> None:
+        now = month_at(int(time.time()))
+        for month, account, status in (
+            (now, "nope", 404),
+            (now.plus(1), gate.account_id, 404),
+            (now, gate.account_id, 200),
+            (now, "all", 200),
+            (Month(1999, 1), gate.account_id, 200),
+        ):
+            path = f"/payment/invoices/{month}?account={account}&format={form}"
+            assert (await gate.client.get(path)).status == status, path
 
     async def test_invoices_are_for_those_who_manage_the_account(self, gate: Gateway) -> None:
         _, plain = await token(gate, gate.account_id, "plain")

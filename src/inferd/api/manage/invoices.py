@@ -21,7 +21,7 @@ from inferd.api.routes import Route
 from inferd.api.services import Services
 from inferd.errors import BadRequest, NotFound
 from inferd.metering.invoices import Invoice, InvoiceLine, invoice, months
-from inferd.metering.periods import DAY_SECONDS, Month, day_text, read_month
+from inferd.metering.periods import DAY_SECONDS, Month, day_text, month_at, read_month
 from inferd.metering.prices import ONE
 from inferd.money import decimal_text, usd_text
 from inferd.storage import accounts
@@ -146,16 +146,27 @@ async def show_invoice(exchange: Exchange, services: Services) -> None:
         month = read_month(exchange.rest)
     except ValueError:
         raise NotFound("An invoice is named by its month, such as 2026-11.") from None
-    found = await invoice(services.database, view, month, services.clock.unix_ns())
-    account_id = view.account_id or "all"
-    body = _out(found, account_id)
+    now = services.clock.unix_ns()
+    if month > month_at(now // 1_000_000_000):
+        raise NotFound("This month has not come yet.")
+    name = await _name(services, view)
+    body = _out(await invoice(services.database, view, month, now), view.account_id or "all")
     if _wants_json(exchange, query):
         await exchange.respond(200, msgspec.json.encode(body))
         return
-    async with services.database.reading() as connection:
-        row = await accounts.by_id(connection, account_id)
-    page, policy = _page(body, row.name if row is not None else "all accounts")
+    page, policy = _page(body, name)
     await exchange.respond(200, page, [_HTML, policy, _NO_STORE, _NO_REFERRER])
+
+
+async def _name(services: Services, view: View) -> str:
+    """What the account is called, deleted ones too. Raises NotFound."""
+    if view.account_id is None:
+        return "all accounts"
+    async with services.database.reading() as connection:
+        row = await accounts.by_id(connection, view.account_id)
+    if row is None:
+        raise NotFound("No such account.")
+    return row.name
 
 
 def _account_view(exchange: Exchange, query: Query) -> View:
