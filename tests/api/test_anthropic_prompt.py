@@ -141,7 +141,7 @@ class TestPrompt:
         assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 0)
         assert (request.cache_key, request.stop, request.max_tokens) == ("k", ("a",), 100)
         assert to_request(wire(top_k=7)).sampling.top_k == 7
-        assert to_request(wire()).sampling.temperature == 1.0
+        assert to_request(wire()).sampling.temperature is None
 
 
 class TestRefusals:

@@ -104,6 +104,15 @@ class TestAnswers:
         extra = usage["prompt_tokens"] - blind["usage"]["prompt_tokens"]
         assert 0 < extra <= card.media_tokens_max()
 
+    async def test_who_names_no_temperature_is_answered_about_the_picture(
+        self, seeing: Gateway
+    ) -> None:
+        """At 1, where others begin, so small a model says anything."""
+        for seed in range(4):
+            body = chat(image(data_url("chelsea.png")), temperature=None, seed=seed)
+            answer = (await seeing.client.post("/v1/chat/completions", body)).json()
+            assert "cat" in answer["choices"][0]["message"]["content"].lower()
+
     async def test_a_huge_picture_is_refused_by_its_header(self, seeing: Gateway) -> None:
         await seeing.client.post("/v1/chat/completions", chat())  # loaded
         written = io.BytesIO()

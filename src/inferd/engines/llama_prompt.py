@@ -164,10 +164,13 @@ class LlamaPrompts:
         return f"plain | before call{more}", rules
 
 
-def sampling_fields(sampling: Sampling, seed: int) -> Chunk:
-    """Every field that llama.cpp would otherwise fill with a default of its own."""
+def sampling_fields(sampling: Sampling, temperature: float, seed: int) -> Chunk:
+    """Every field that llama.cpp would otherwise fill with a default of its own.
+
+    `temperature` is the model's own, for who names none.
+    """
     return {
-        "temperature": sampling.temperature,
+        "temperature": temperature if sampling.temperature is None else sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         "min_p": sampling.min_p,

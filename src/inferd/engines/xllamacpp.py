@@ -57,6 +57,9 @@ OVERHEAD_BYTES = 150 << 20
 TOWER_BYTES = 400 << 20
 """Decoded pictures, and the buffers of a tower that sees."""
 
+TEMPERATURE = 1.0
+"""Where neither the caller nor the card's option `temperature` says another."""
+
 _SEED_RANDOM = 0xFFFFFFFF
 """llama.cpp takes 32 bits and reads this one as "choose yourself"."""
 
@@ -70,6 +73,8 @@ class _Loaded(msgspec.Struct):
     threads: ThreadPoolExecutor
     slots: LlamaSlots
     context_length: int
+    temperature: float
+    """For who names none."""
 
 
 class XllamacppEngine:
@@ -100,6 +105,7 @@ class XllamacppEngine:
             threads=ThreadPoolExecutor(slots, thread_name_prefix="llama"),
             slots=LlamaSlots(slots),
             context_length=card.context_length,
+            temperature=float(str(card.options.get("temperature", TEMPERATURE))),
         )
         return Features(("text-generation",), card.slots, card.context_length, spare_slots(card))
 
@@ -307,7 +313,7 @@ def _choice(
 ) -> LlamaChoice:
     limit = loaded.context_length if request.max_tokens is None else request.max_tokens
     body: Chunk = {
-        **sampling_fields(request.sampling, seed),
+        **sampling_fields(request.sampling, loaded.temperature, seed),
         "prompt": prepared.prompt,
         "max_tokens": limit,
         "stream": True,

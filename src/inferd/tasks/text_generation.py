@@ -115,7 +115,8 @@ class Constraint(msgspec.Struct, frozen=True):
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the next token is drawn. Bounds are checked where the wire is decoded."""
 
-    temperature: float = 1.0
+    temperature: float | None = None
+    """None: what the model's card says, else 1."""
     top_p: float = 1.0
     top_k: int = 0
     """0 is off."""
