@@ -83,6 +83,15 @@ class TestEmbeddings:
         assert str(NUMBERS_MAX) in answer.body.decode()
         assert gate.flights == []
 
+    async def test_more_token_ids_than_the_model_reads_are_refused_before_any_work(
+        self, gate: Gateway
+    ) -> None:
+        body = {"model": EMBEDDER.name, "input": [[1], [1] * (EMBEDDER.context_length + 1)]}
+        answer = await gate.client.post("/v1/embeddings", body)
+        assert answer.status == 400
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert gate.flights == []
+
 
 async def test_a_long_recording(gate: Gateway) -> None:
     body = {"text": "word " * 4000}

@@ -50,13 +50,22 @@ def _found(body: Raw) -> list[tuple[int, int]]:
             step += _STEP
             continue
         behind = found[-1][1] + 1 if found else 0
-        start, end = body.rfind(b'"', behind, step), body.find(b'"', step)
+        start, end = body.rfind(b'"', behind, step), _quote_from(body, step + _STEP)
         if end < 0:
             break
         if start >= 0 and _is_media(body, start, end, behind):
             found.append((start, end))
         step = (end // _STEP + 1) * _STEP
     return found
+
+
+def _quote_from(body: Raw, at: int) -> int:
+    """The next quote; other threads run between the steps."""
+    for step in range(at, len(body), _STEP):
+        end = body.find(b'"', step, step + _STEP)
+        if end >= 0:
+            return end
+    return -1
 
 
 def _is_media(body: Raw, start: int, end: int, behind: int) -> bool:
@@ -68,7 +77,9 @@ def _is_media(body: Raw, start: int, end: int, behind: int) -> bool:
     if not _START.match(body, start + 1):
         return False
     # PHP writes every slash with a backslash before it; other escapes are left to the decoder.
-    return body.count(b"\\", start, end) == body.count(b"\\/", start, end)
+    steps = [(at, min(end, at + _STEP)) for at in range(start, end, _STEP)]
+    escapes = sum(body.count(b"\\", *step) for step in steps)
+    return not escapes or escapes == body.count(b"\\/", start, end)
 
 
 class CutTexts:

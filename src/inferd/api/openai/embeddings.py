@@ -13,12 +13,15 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import inference, single
+from inferd.api.body import check_media_type, decode
+from inferd.api.cut_texts import Raw
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.openai.fields import TokenId
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson
-from inferd.errors import BadRequest, InferdError
+from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest, ContextLengthExceeded, InferdError
 from inferd.money import usd
 from inferd.tasks.embeddings import (
     DIMENSIONS_MAX,
@@ -94,9 +97,11 @@ _encode = msgspec.json.Encoder().encode
 
 async def embeddings(exchange: Exchange, services: Services) -> None:
     """Embed."""
-    body = await inference.read(exchange, services, _DECODER)
+    check_media_type(exchange.headers.get(b"content-type"))
+    # With its texts: to look at millions of token ids takes seconds, which is for a thread.
+    body, inputs = await inference.read_bytes(exchange, services, _decoded)
     card = inference.find_model(services, body.model, "embeddings")
-    inputs = texts(body.input, "input")
+    check_lengths(card, inputs, "input")
     check_numbers(len(inputs), body.dimensions)
     request = EmbeddingsRequest(
         model=card.name,
@@ -117,15 +122,29 @@ async def embeddings(exchange: Exchange, services: Services) -> None:
     await single.answer(exchange, services, order, teller)
 
 
+def _decoded(raw: Raw) -> tuple[EmbeddingsIn, tuple[str | tuple[int, ...], ...]]:
+    body = decode(raw, _DECODER)
+    return body, texts(body.input, "input")
+
+
+def check_lengths(card: ModelCard, inputs: Sequence[str | tuple[int, ...]], param: str) -> None:
+    """Raise ContextLengthExceeded for token ids that are more than the model reads."""
+    for index, one in enumerate(inputs):
+        if isinstance(one, tuple) and 0 < card.context_length < len(one):
+            raise ContextLengthExceeded(
+                f"Text {index} has {len(one)} tokens; the model takes {card.context_length}.",
+                param=param,
+            )
+
+
 def texts(
     given: str | Sequence[str | int | list[int | InputPart]], param: str
 ) -> tuple[str | tuple[int, ...], ...]:
     """One text, several, token ids, or several lists of them. Raises BadRequest."""
     if isinstance(given, str):
         given = [given]
-    ids = [one for one in given if isinstance(one, int)]
-    if ids and len(ids) == len(given):
-        return (tuple(ids),)
+    if set(map(type, given)) == {int}:
+        return (tuple(one for one in given if isinstance(one, int)),)
     if not 1 <= len(given) <= INPUTS_MAX:
         raise BadRequest(f"{param} holds 1 to {INPUTS_MAX} texts.", param=param)
     return tuple(_text(one, f"{param}.{index}") for index, one in enumerate(given))
@@ -138,13 +157,14 @@ def _text(one: str | int | list[int | InputPart], at: str) -> str | tuple[int, .
         return one
     if isinstance(one, int) or not one:
         raise BadRequest("Texts and token ids do not mix, and none is empty.", param=at)
-    ids = [token for token in one if isinstance(token, int)]
+    if len(set(map(type, one))) > 1:
+        raise BadRequest("Parts and token ids do not mix.", param=at)
     parts = [part for part in one if isinstance(part, InputPart)]
     if any(part.type != "text" for part in parts):
         raise BadRequest("This model embeds text only.", param=at)
-    if ids and parts:
-        raise BadRequest("Parts and token ids do not mix.", param=at)
-    return tuple(ids) if ids else "".join(part.text or "" for part in parts)
+    if parts:
+        return "".join(part.text or "" for part in parts)
+    return tuple(token for token in one if isinstance(token, int))
 
 
 def check_numbers(count: int, dimensions: int | None) -> None:
