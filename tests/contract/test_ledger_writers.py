@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,77 @@ async def test_an_entry_that_breaks_an_invariant_fails_alone(
 async def test_a_callers_odd_text_costs_nobody_his_entry(books: Books, writer: Writer) -> None:
     assert await writer.submit(Settle(entry(1, end_user="a\0b'; DROP TABLE entries; --")))
     assert [row.cost_nanos for row in await books.rows()] == [7]
+
+
+async def test_a_write_that_nobody_foresaw_fails_alone_and_the_writer_goes_on(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = books.writer()
+    commit: Any = type(writer)._commit  # pyright: ignore[reportPrivateUsage]
+
+    def broken(self: Writer, writes: list[LedgerWrite]) -> Any:
+        if Settle(entry(2)) in writes:
+            raise RuntimeError("nobody foresaw it")
+        return commit(self, writes)
+
+    monkeypatch.setattr(type(writer), "_commit", broken)
+    writer.start()
+    await writer.recovered()
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(
+            *(writer.submit(Settle(entry(n))) for n in (1, 2, 3)), return_exceptions=True
+        )
+        assert (told[0], told[2]) == (True, True)
+        assert isinstance(told[1], Unavailable)
+        with pytest.raises(Unavailable):
+            await writer.submit(Settle(entry(2)))
+        assert not writer.healthy
+        await until(lambda: writer.healthy)
+        assert await writer.submit(Settle(entry(4)))
+        await writer.close()
+    assert await books.rows() == [entry(1), entry(3), entry(4)]
+
+
+async def test_a_journal_that_cannot_be_read_is_told_and_not_waited_for(books: Books) -> None:
+    (books.directory / "ledger.journal").write_bytes(b"what is this?\n")
+    writer = books.writer()
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await opened(writer)
+        await writer.close()
+
+
+async def test_a_journal_that_breaks_later_is_read_again_and_again(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferd.storage.database.BUSY_TIMEOUT_MS", 1)
+    for module in (ledger_writer, postgres_writer):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    broken: list[int] = []
+
+    def no(*_: object) -> Any:
+        broken.append(1)
+        raise RuntimeError("nobody foresaw it")
+
+    writer = books.writer()
+    writer.start()
+    await writer.recovered()
+    await books.go_away()
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "read", no)
+        patched.setattr(Journal, "read_some", no)
+        assert await writer.submit(Settle(entry(1)))
+        await books.come_back()
+        await until(lambda: len(broken) > 2)
+        assert not writer.healthy
+    await until(lambda: writer.healthy)
+    await writer.close()
+    assert await books.rows() == [entry(1)]
+
+
+async def opened(writer: Writer) -> None:
+    writer.start()
+    await writer.recovered()
 
 
 async def test_while_the_database_is_away_the_journal_counts(

@@ -230,6 +230,8 @@ class Leases:
             await self.give_back(keys)
         except InferdError as error:
             _log.warning("a recall could not be answered: %s", error)
+        except Exception:  # noqa: BLE001 the loop goes on: nobody waits for a gateway that is deaf
+            _log.exception("a recall could not be answered")
 
     async def _living(self) -> None:
         while True:
@@ -239,6 +241,8 @@ class Leases:
                     await leases.beat(connection, self.gateway, self.epoch_unix_ns)
             except InferdError as error:
                 _log.warning("the gateway's life could not be told: %s", error)
+            except Exception:  # noqa: BLE001 the loop goes on: who is not seen counts as dead
+                _log.exception("the gateway's life could not be told")
 
 
 def _is_promised(waiter: _Waiter) -> bool:

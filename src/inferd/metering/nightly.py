@@ -108,3 +108,5 @@ class Nightly:
                 await self.look()
             except InferdError as error:
                 _log.warning("the ledger was not checked: %s", error)
+            except Exception:  # noqa: BLE001 the outermost loop: it is due still, and tried again
+                _log.exception("the ledger was not checked")

@@ -85,11 +85,12 @@ async def unhurried(database: Database) -> AsyncGenerator[AsyncConnection]:
         async_creator=partial(postgres.connect, database.url, statement_seconds=None),
         poolclass=NullPool,
     )
-    try:
-        async with engine.connect() as connection:
-            yield connection
-    finally:
-        await engine.dispose()
+    with database.absence_told():
+        try:
+            async with engine.connect() as connection:
+                yield connection
+        finally:
+            await engine.dispose()
 
 
 async def billed(connection: AsyncConnection) -> AsyncIterator[Sequence[Billed]]:

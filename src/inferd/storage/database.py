@@ -77,14 +77,14 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection]:
         """A connection to read with. Raises Unavailable while the database is away."""
-        with self._absence_told():
+        with self.absence_told():
             async with AsyncExitStack() as stack:
                 yield await self._in_time(stack, self.engine.connect())
 
     @asynccontextmanager
     async def writing(self) -> AsyncGenerator[AsyncConnection]:
         """A transaction: committed at the end, rolled back on an error. Raises Unavailable."""
-        with self._absence_told():
+        with self.absence_told():
             async with AsyncExitStack() as stack:
                 yield await self._in_time(stack, self.engine.begin())
 
@@ -110,7 +110,8 @@ class Database:
             raise
 
     @contextmanager
-    def _absence_told(self) -> Generator[None]:
+    def absence_told(self) -> Generator[None]:
+        """Whatever the driver raises because the database is away is Unavailable."""
         try:
             yield
         except (TimeoutError, ConnectionError, PoolTimeout) as error:

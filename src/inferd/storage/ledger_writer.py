@@ -8,17 +8,22 @@ the commit; when that fails too, nobody is told that it worked.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from inferd.errors import EngineFailed, InferdError, Unavailable
 from inferd.storage import ledger_statements as say
 from inferd.storage.database import pragmas
 from inferd.storage.journal import Journal
 from inferd.storage.rows import LedgerWrite, Settle
+
+_log = logging.getLogger("inferd.storage")
 
 GROUP_MAX = 512
 RETRY_SECONDS = 1.0
@@ -49,7 +54,7 @@ class LedgerWriter:
         """Replay the journal, then take writes. Raises Unavailable if it does not open."""
         try:
             self._recover()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             raise Unavailable(f"The ledger cannot be opened: {error}.") from error
         self.healthy = self._journal.keep_reserve()
         # A sqlite3 connection belongs to the thread that made it.
@@ -88,8 +93,20 @@ class LedgerWriter:
             open_for_more = None not in items
             group = [item for item in items if item is not None]
             if group:
-                _tell(group, self._commit([write for write, _ in group]))
+                _tell(group, self._outcomes([write for write, _ in group]))
         self._close_connection()
+
+    def _outcomes(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        """What came of each write. Whatever broke, nobody waits for ever and the thread goes on."""
+        try:
+            return self._commit(writes)
+        except Exception:  # noqa: BLE001 the outermost loop of the writer
+            self._close_connection()
+            if len(writes) > 1:
+                return [outcome for write in writes for outcome in self._outcomes([write])]
+            _log.exception("a write of the ledger was lost")
+            self.healthy = False
+            return [Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)]
 
     def _next(self) -> _Item | None:
         """Wait for work; while something is wrong, try to mend it now and then."""
@@ -105,6 +122,10 @@ class LedgerWriter:
         try:
             self._recover()
         except (sqlite3.Error, OSError):
+            self._close_connection()
+        except Exception:  # noqa: BLE001 the outermost loop of the writer
+            _log.exception("the ledger's journal cannot be replayed")
+            self.healthy = False
             self._close_connection()
         else:
             self.healthy = self._journal.keep_reserve()

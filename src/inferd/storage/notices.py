@@ -6,12 +6,14 @@ Notices are a matter of speed alone: whoever waits for one looks for himself fro
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from inferd.errors import InferdError
 from inferd.storage.postgres import connect
+
+_log = logging.getLogger("inferd.storage")
 
 AGAIN_SECONDS = 1.0
 """Until a lost connection is made again."""
@@ -20,8 +22,12 @@ AGAIN_SECONDS = 1.0
 async def listen(url: str, channel: str, heard: Callable[[str], None]) -> None:
     """Call `heard` with the payload of each notice, until cancelled."""
     while True:
-        with suppress(InferdError, OSError):
+        try:
             await _listen_once(url, channel, heard)
+        except (InferdError, OSError):
+            pass
+        except Exception as error:  # noqa: BLE001 whatever the driver raises, it is tried again
+            _log.warning("notices of the database were lost: %s", type(error).__name__)
         await asyncio.sleep(AGAIN_SECONDS)
 
 

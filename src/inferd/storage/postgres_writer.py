@@ -8,6 +8,7 @@ is replayed, whatever comes goes behind it, so that the order stays; nobody wait
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +19,8 @@ from inferd.storage import ledger_statements as say
 from inferd.storage.journal import Journal
 from inferd.storage.postgres import Connection, connect, is_conflict, is_refusal
 from inferd.storage.rows import LedgerWrite, Release, Reserve, Settle
+
+_log = logging.getLogger("inferd.storage")
 
 GROUP_MAX = 512
 GROUP_SECONDS_MAX = 3.0
@@ -99,8 +102,11 @@ class PostgresWriter:
                 await asyncio.wait_for(self._connection.close(), GROUP_SECONDS_MAX)
 
     async def _run(self) -> None:
-        if self.behind:
-            await self._caught_up()
+        try:
+            if self.behind:
+                await self._caught_up()
+        except Exception:  # noqa: BLE001 the outermost loop of the writer: `recovered` raises
+            _log.exception("the ledger's journal cannot be replayed")
         self._recovered.set()
         if not self.healthy:
             self._mend_soon()
@@ -110,7 +116,20 @@ class PostgresWriter:
                 await self._arrived.wait()
             group = [self._queue.popleft() for _ in range(min(GROUP_MAX, len(self._queue)))]
             if group:
-                _tell(group, await self._commit([write for write, _ in group]))
+                _tell(group, await self._outcomes([write for write, _ in group]))
+
+    async def _outcomes(self, writes: list[LedgerWrite]) -> list[_Outcome]:
+        """What came of each write. Whatever broke: nobody waits for ever, and the task goes on."""
+        try:
+            return await self._commit(writes)
+        except Exception:  # noqa: BLE001 the outermost loop of the writer
+            self._hang_up()
+            if len(writes) > 1:
+                return [one for write in writes for one in await self._outcomes([write])]
+            _log.exception("a write of the ledger was lost")
+            self.healthy = False
+            self._mend_soon()
+            return [Unavailable("Usage cannot be recorded at the moment.", retry_after_seconds=5)]
 
     async def _commit(self, writes: list[LedgerWrite]) -> list[_Outcome]:
         """Commit a group; what came of each write."""
@@ -146,9 +165,13 @@ class PostgresWriter:
         """Try the database again and again. Groups go to the journal meanwhile, without waiting."""
         while self.behind or self._away or not self.healthy:
             await asyncio.sleep(RETRY_SECONDS)
-            if await self._caught_up():
-                self._away = False
-                self.healthy = self._journal.keep_reserve()
+            try:
+                if await self._caught_up():
+                    self._away = False
+                    self.healthy = self._journal.keep_reserve()
+            except Exception:  # noqa: BLE001 the outermost loop of mending
+                _log.exception("the ledger's journal cannot be replayed")
+                self.healthy = False
 
     async def _caught_up(self) -> bool:
         """Replay the journal; False if the database did not take it."""
@@ -197,6 +220,8 @@ class PostgresWriter:
                 break
             except Exception as error:  # noqa: BLE001 whatever the driver raises, the journal takes it
                 if not is_conflict(error):
+                    # What it says may hold what a caller sent.
+                    _log.warning("the database took no group: %s", type(error).__name__)
                     break
         self._hang_up()
         return None

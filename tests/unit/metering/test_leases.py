@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from inferd.clock import SystemClock
 from inferd.errors import PaymentRequired, Unavailable
 from inferd.metering.ledger import Ledger
 from inferd.metering.payer import Payer
+from inferd.storage import leases
 from inferd.storage.database import Database
 from inferd.storage.gateways import every, forget
 from inferd.storage.leases import beat
@@ -240,6 +241,26 @@ async def test_a_limit_of_a_token_and_credit_of_its_account_are_taken_together(
     await one.reserve(other, "Rz", 400)
     with pytest.raises(PaymentRequired):
         await two.reserve(other, "Rzz", 1)
+
+
+async def test_a_gateway_whose_answer_broke_answers_the_next_time(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inferd.metering.leases.BEAT_SECONDS", 0.05)
+    recalled, broken = leases.recalled, list[int]()
+
+    async def breaks(*given: Any) -> Sequence[str]:
+        if len(broken) < 2:
+            broken.append(1)
+            raise RuntimeError("nobody foresaw it")
+        return await recalled(*given)
+
+    monkeypatch.setattr(leases, "recalled", breaks)
+    one, two = [await gateways.start(f"g{n}") for n in range(2)]
+    await one.set_credit("acc", 1000)
+    assert await gateways.pay(one, 50, 50)
+    assert await gateways.pay(two, 950, 950)
+    assert len(broken) == 2
 
 
 async def test_grants_of_several_gateways_at_once_all_count(gateways: Gateways) -> None:

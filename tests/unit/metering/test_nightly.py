@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from inferd.api.metrics import Metrics
 from inferd.clock import ManualClock
+from inferd.errors import Unavailable
 from inferd.metering import nightly
 from inferd.metering.ledger import Ledger
 from inferd.metering.nightly import HELD_NS, Nightly, due_since
-from inferd.metering.verify import Running, Verification
-from inferd.storage import duties
+from inferd.metering.verify import Running, Verification, verify
+from inferd.storage import checks, duties
 from inferd.storage.database import Database
 from inferd.storage.verifications import VerificationRow
 from inferd.storage.writers import ledger_writer
+from tests.books import until
+from tests.servers import PostgresServer
 from tests.unit.metering.test_verify import BROKEN, books
 
 HOUR = 3600.0
@@ -93,6 +97,42 @@ async def test_a_gateway_that_dies_while_it_checks_is_replaced(
         assert not await second.look()
         clock.advance(HELD_NS / 1e9)
         assert await second.look()
+
+
+async def test_a_night_that_breaks_is_tried_again(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with books(database_url, tmp_path) as database:
+        watch = Watch(database, database_url, tmp_path, ManualClock())
+        tried: list[int] = []
+
+        async def breaks(*given: Any) -> Verification:
+            tried.append(1)
+            if len(tried) < 3:
+                raise RuntimeError("nobody foresaw it")
+            return await verify(*given)
+
+        monkeypatch.setattr(nightly, "verify", breaks)
+        monkeypatch.setattr(nightly, "LOOK_SECONDS", 0.001)
+        watch.nightly.start()
+        await until(lambda: bool(watch.told))
+        await watch.nightly.close()
+        assert watch.told[0].entries == 8
+
+
+async def test_a_database_that_goes_away_during_the_check_is_told_as_everywhere(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = await postgres.migrated()
+    async with books(url, tmp_path) as database:
+
+        async def ends(connection: checks.Connection) -> list[str]:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            return []
+
+        monkeypatch.setattr(checks, "every", ends)
+        with pytest.raises(Unavailable):
+            await verify(database)
 
 
 async def test_a_duty_is_held_by_one(database_url: str, tmp_path: Path) -> None:
