@@ -176,6 +176,34 @@ class TestDeleted:
             found = (await connection.execute(query, {"id": request_id})).scalar()
         assert found == account.uid
 
+    async def test_reports_go_on_to_name_a_team_and_not_a_person(self, gate: Gateway) -> None:
+        for kind in ("team", "personal"):
+            account = await made(gate, f"was-{kind}", kind=kind)
+            assert (await account.client.post(CHAT, BODY)).status == 200
+            assert await delete(gate.client, f"{ACCOUNTS}/{account.uid}") == 200
+            # Its name is free.
+            again = await made(gate, f"was-{kind}", kind=kind)
+            rows = (await gate.client.get("/v1/usage?by=account&account=all")).json()["rows"]
+            named = {row["key"]: row["name"] for row in rows}[account.uid]
+            left = (
+                f"was-team (deleted {account.uid})" if kind == "team" else f"deleted {account.uid}"
+            )
+            assert named == left
+            assert again.uid != account.uid
+
+    async def test_a_team_takes_with_it_who_has_no_other_account(self, gate: Gateway) -> None:
+        own = await made(gate, "ada", kind="personal", email="ada@example.com")
+        team = await made(gate, "blue", email="boss@example.com")
+        await team.client.post(MEMBERS, {"email": "ada@example.com"})
+        assert await patch(team.client, ME, b'{"email": "team@example.com"}') == 200
+        assert await delete(team.client, ME) == 200
+        async with gate.services.database.reading() as connection:
+            assert await people.by_email(connection, "boss@example.com") is None
+            assert await people.by_email(connection, "ada@example.com") is not None
+            query = text("SELECT profile FROM accounts WHERE id = :id")
+            assert (await connection.execute(query, {"id": team.uid})).scalar() == "{}"
+        assert (await own.client.get(ME)).status == 200
+
     async def test_a_person_who_deletes_his_account_is_forgotten(self, gate: Gateway) -> None:
         own = await made(gate, "ada", kind="personal", email="ada@example.com", name="Ada")
         team = await made(gate, "blue", email="boss@example.com")

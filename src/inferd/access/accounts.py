@@ -72,8 +72,9 @@ class Accounts:
             change.touch("account", account_id)
 
     async def delete(self, caller: Caller, account_id: str) -> None:
-        """End it and its tokens; entries stay. A person's own account takes his name with it.
+        """End it and its tokens; entries stay, and of a team its name for reports.
 
+        A person's own account takes his name with it, a team everybody who has no other account.
         Raises Conflict for the installation's account, and for the last admin of a team.
         """
         row = await self.get(account_id)
@@ -82,13 +83,21 @@ class Accounts:
         async with self._changes.writing() as change:
             connection, now = change.connection, self._clock.unix_ns()
             await accounts.locked(connection, account_id)
-            for mate in await people.team(connection, account_id):
-                if row.kind == "personal":
+            mates = await people.team(connection, account_id)
+            if row.kind == "personal":
+                for mate in mates:
                     await self._erase(change, mate.person.id, account_id)
             await tokens.revoke_all(connection, account_id, now)
             await people.disband(connection, account_id)
+            for mate in mates:
+                if not await people.memberships(connection, mate.person.id):
+                    await people.erase(connection, mate.person.id)
             if not await accounts.delete(connection, account_id, now):
                 raise NotFound("No such account.")
+            if row.kind == "team":
+                # No account can be made with a name that has brackets, so it is free again.
+                name = f"{row.name} (deleted {account_id})"
+                await accounts.describe(connection, account_id, name, "{}")
             await audit.write(connection, caller, "account.delete", account_id)
             change.touch("account", account_id)
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inferd.storage.tables import tokens
+from inferd.storage.tables import accounts, tokens
 from inferd.storage.tables_operation import sessions
 from inferd.storage.tables_usage import SUMS, account_rollups, end_user_rollups, rollups
 
@@ -180,10 +180,19 @@ async def may_see_token(connection: AsyncConnection, view: View, token_id: str) 
 
 async def token_names(connection: AsyncConnection, token_ids: Sequence[str]) -> dict[str, str]:
     """Token → its name, revoked ones too."""
+    return await _names(connection, tokens, token_ids)
+
+
+async def account_names(connection: AsyncConnection, account_ids: Sequence[str]) -> dict[str, str]:
+    """Account → its name; of a deleted one what is left of it."""
+    return await _names(connection, accounts, account_ids)
+
+
+async def _names(connection: AsyncConnection, of: Table, ids: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
-    for start in range(0, len(token_ids), _AT_ONCE):
-        asked = tokens.c.id.in_(token_ids[start : start + _AT_ONCE])
-        found = await connection.execute(select(tokens.c.id, tokens.c.name).where(asked))
+    for start in range(0, len(ids), _AT_ONCE):
+        asked = of.c.id.in_(ids[start : start + _AT_ONCE])
+        found = await connection.execute(select(of.c.id, of.c.name).where(asked))
         names.update({row[0]: row[1] for row in found})
     return names
 

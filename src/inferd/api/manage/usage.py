@@ -22,7 +22,7 @@ from inferd.metering.report import (
 )
 from inferd.metering.verify import Running, verify
 from inferd.money import usd, usd_text
-from inferd.storage import accounts, rollups
+from inferd.storage import rollups
 from inferd.tasks.base import MICRO
 
 _NANOS = 1_000_000_000
@@ -158,7 +158,7 @@ async def _names(services: Services, by: Grouping, report: Report) -> Mapping[st
         if by == "token":
             return await rollups.token_names(connection, keys)
         if by == "account":
-            return {row.id: row.name for row in await accounts.every(connection)}
+            return await rollups.account_names(connection, keys)
     return {}
 
 
