@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ class TestMe:
         account = await made(gate, "blue")
         for body in (
             b'{"first_name": "Ada", "company": "Engines", "email": "ada@example.com"}',
-            b'{"display_name": "blue-2", "is_business_account": true, "company": null}',
+            b'{"display_name": "blue-2", "is_business_account": true}',
             b"{}",
         ):
             assert await patch(account.client, ME, body) == 200
@@ -106,6 +107,31 @@ class TestMe:
         assert me["email_verified"] is False
         told = (await account.client.get(f"{ME}/emails")).json()
         assert told == {"emails": ["ada@example.com"]}
+
+    async def test_null_clears_what_was_said(self, gate: Gateway) -> None:
+        account = await made(gate, "blue")
+        said = {
+            "name": "Blue", "first_name": "Ada", "last_name": "L", "country": "DE", "title": "Dr",
+            "country_code": "DE", "email": "ada@example.com", "is_business_account": True,
+            "company": "Engines", "website": "https://example.com", "use_case": "u",
+            "attribution": "a", "marketing_emails": True,
+        }  # fmt: skip
+        assert await patch(account.client, ME, json.dumps(said).encode()) == 200
+        nulls = dict.fromkeys([*said, "display_name"])
+        assert await patch(account.client, ME, json.dumps(nulls).encode()) == 200
+        me = (await account.client.get(ME)).json()
+        cleared = [
+            name for name in said if name in me and name not in ("name", "is_business_account")
+        ]
+        assert [me[name] for name in cleared] == [None] * 7
+        assert (me["display_name"], me["name"], me["is_business_account"]) == (
+            "blue",
+            "blue",
+            False,
+        )
+        async with gate.services.database.reading() as connection:
+            query = text("SELECT profile FROM accounts WHERE id = :id")
+            assert (await connection.execute(query, {"id": account.uid})).scalar() == "{}"
 
     @pytest.mark.parametrize(
         "body",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from inferd.access.caller import ADMIN, Caller
 from inferd.api import inference
@@ -48,10 +48,24 @@ class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     marketing_emails: bool | None = None
 
 
-class MeIn(Profile, frozen=True, omit_defaults=True):
-    """The request body; what is absent stays as it is."""
+class MeIn(msgspec.Struct, frozen=True):
+    """The request body; what is absent stays as it is, null clears it."""
 
-    display_name: DisplayName | None = None
+    name: Short | UnsetType | None = UNSET
+    first_name: Short | UnsetType | None = UNSET
+    last_name: Short | UnsetType | None = UNSET
+    country: Short | UnsetType | None = UNSET
+    country_code: Annotated[str, Meta(pattern=r"^[A-Za-z]{2}$")] | UnsetType | None = UNSET
+    email: Email | UnsetType | None = UNSET
+    is_business_account: bool | UnsetType | None = UNSET
+    company: Short | UnsetType | None = UNSET
+    website: Website | UnsetType | None = UNSET
+    title: Short | UnsetType | None = UNSET
+    use_case: Long | UnsetType | None = UNSET
+    attribution: Long | UnsetType | None = UNSET
+    marketing_emails: bool | UnsetType | None = UNSET
+    display_name: DisplayName | UnsetType | None = UNSET
+    """An account always has one: null leaves it."""
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,10 +142,10 @@ async def change_me(exchange: Exchange, services: Services) -> None:
     except FieldInvalid as error:
         raise Unprocessable(error.message, param=error.param) from None
     row = await services.accounts.get(exchange.caller.account_id)
-    told = _given(wire)
-    name = told.pop("display_name", row.name)
-    merged = {**_given(_PROFILES.decode(row.profile)), **told}
-    profile = msgspec.json.encode(msgspec.convert(merged, Profile)).decode()
+    told = {name: one for name, one in msgspec.structs.asdict(wire).items() if one is not UNSET}
+    name = told.pop("display_name", None) or row.name
+    merged = msgspec.structs.replace(_PROFILES.decode(row.profile), **told)
+    profile = msgspec.json.encode(merged).decode()
     await services.accounts.describe(exchange.caller, row, name, profile)
     await exchange.respond(200, b"{}")
 
@@ -203,13 +217,6 @@ async def _mate(caller: Caller, services: Services, row: AccountRow) -> Teammate
     if caller.person_id is None:
         return team[0] if row.kind == "personal" and len(team) == 1 else None
     return next((mate for mate in team if mate.person.id == caller.person_id), None)
-
-
-def _given(struct: msgspec.Struct) -> dict[str, Any]:
-    """The fields that say something."""
-    return {
-        name: value for name, value in msgspec.structs.asdict(struct).items() if value is not None
-    }
 
 
 def me_routes() -> list[Route]:
