@@ -90,3 +90,6 @@ async def test_usage_is_grouped_and_adds_up(data_dir: Path) -> None:
             assert code == 0
             assert {row["key"] for row in told["rows"]} == keys
             assert sum(row["cost_nanos"] for row in told["rows"]) == total > 0
+            table = await server.cli("usage", "--by", by, "--csv")
+            told = await client.get(f"/v1/usage?by={by}&account=all&format=csv")
+            assert table == (0, told.text)

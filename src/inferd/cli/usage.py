@@ -10,7 +10,6 @@ import msgspec
 import typer
 from rich.table import Table
 
-from inferd.api.csv_text import csv_text
 from inferd.cli.calls import call
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.tables import show_table
@@ -65,11 +64,9 @@ def usage(  # noqa: PLR0913 what to sum, of what, and how to show it
 
 
 def _write_csv(by: str, rows: list[dict[str, Any]]) -> None:
-    from inferd.api.manage.usage import UsageRow
+    from inferd.api.manage.usage import UsageRow, usage_csv
 
-    columns = [name for name in UsageRow.__struct_fields__ if name != "cost_usd"]
-    titles = [by if name == "key" else name for name in columns]
-    sys.stdout.buffer.write(csv_text(titles, ([row[name] for name in columns] for row in rows)))
+    sys.stdout.buffer.write(usage_csv(by, msgspec.convert(rows, list[UsageRow], strict=False)))
 
 
 def _show(by: str, report: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ async def usage_of(exchange: Exchange, services: Services) -> None:
     names = await _names(services, by, report)
     rows = [_row(one, names) for one in report.rows]
     if as_csv:
-        await exchange.respond(200, _csv(by, rows), [KIND, attachment(f"usage-by-{by}.csv")])
+        await exchange.respond(200, usage_csv(by, rows), [KIND, attachment(f"usage-by-{by}.csv")])
         return
     body = UsageReport(
         by,
@@ -182,7 +182,8 @@ def _row(one: UsageSum, names: Mapping[str, str]) -> UsageRow:
     )
 
 
-def _csv(by: Grouping, rows: list[UsageRow]) -> bytes:
+def usage_csv(by: str, rows: list[UsageRow]) -> bytes:
+    """A table of all that a row has."""
     fields = UsageRow.__struct_fields__
     columns = [by if name == "key" else name for name in fields]
     return csv_text(columns, (_cells(row, fields) for row in rows))
