@@ -93,6 +93,21 @@ async def test_serves_with_tls_alone_and_the_command_line_follows(tmp_path: Path
                 await client.get("/health")
 
 
+async def test_a_picture_by_url_is_fetched_over_tls_too(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    painter = echo_card("test/painter", task="text-to-image")
+    async with serving(folder, painter, **settings(certificate, key)) as server:
+        trust = ssl.create_default_context(cafile=str(certificate))
+        async with server.client(verify=trust) as client:
+            body = {"model": painter.name, "prompt": "a", "size": "64x64", "response_format": "url"}
+            answer = await client.post("/v1/images/generations", json=body)
+            (one,) = answer.json()["data"]
+            assert one["url"].startswith(f"{server.url}/v1/images/")
+            assert (await client.get(one["url"])).content.startswith(b"\x89PNG")
+
+
 async def test_the_command_line_tells_its_token_to_no_other_server(tmp_path: Path) -> None:
     """Another process takes the port that a killed server left."""
     certificate, key = write_certificate(tmp_path)

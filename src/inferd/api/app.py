@@ -44,6 +44,7 @@ class Application:
         elif scope["type"] == "http":
             exchange = Exchange(scope, receive, send)
             exchange.address = self._proxies.client(scope)
+            exchange.origin = self._proxies.origin(scope)
             exchange.always = self._cors.answer(exchange.headers)
             await self._answer(exchange)
 

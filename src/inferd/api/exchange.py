@@ -87,6 +87,8 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.address = ""
         """The client's, read through trusted proxies alone; "" if it is not known."""
+        self.origin = ""
+        """This gateway as the client sees it, such as `https://inferd.example`."""
         self.secure: bool = scope.get("scheme") == "https"
         """It came over TLS that ends here."""
         self.always: tuple[tuple[bytes, bytes], ...] = ()

@@ -96,3 +96,59 @@ class TestTheOtherHeader:
 def test_a_request_over_a_unix_socket_has_no_address() -> None:
     assert Proxies(TRUSTED).client({"client": None, "headers": []}) == ""
     assert Proxies().client({"headers": []}) == ""
+
+
+class TestHowAClientSeesUs:
+    @pytest.mark.parametrize(
+        ("peer", "scheme", "headers", "origin"),
+        [
+            (None, "http", {}, "http://127.0.0.1:8000"),
+            ("203.0.113.9", "http", {"host": "a.test:81"}, "http://a.test:81"),
+            ("203.0.113.9", "https", {"host": "a.test"}, "https://a.test"),
+            (
+                "203.0.113.9",
+                "http",
+                {"host": "a.test", "x-forwarded-proto": "https", "x-forwarded-host": "evil.test"},
+                "http://a.test",
+            ),
+            (
+                PROXY,
+                "http",
+                {"host": "inside:8000", "x-forwarded-proto": "HTTPS", "x-forwarded-host": "a.test"},
+                "https://a.test",
+            ),
+            (PROXY, "https", {"host": "a.test", "x-forwarded-proto": "http"}, "http://a.test"),
+            (
+                PROXY,
+                "http",
+                {"host": "[::1]:8", "x-forwarded-host": "evil.test, b.test"},
+                "http://b.test",
+            ),
+            (
+                PROXY,
+                "http",
+                {"host": "a.test", "x-forwarded-proto": "ftp", "x-forwarded-host": 'a"b'},
+                "http://a.test",
+            ),
+            (PROXY, "http", {"host": "a/b"}, "http://127.0.0.1:8000"),
+        ],
+    )
+    def test_the_nearest_proxy_is_believed_and_nobody_else(
+        self, peer: str | None, scheme: str, headers: dict[str, str], origin: str
+    ) -> None:
+        assert Proxies(TRUSTED).origin(scope(peer, scheme, headers)) == origin
+
+    def test_only_the_header_that_the_proxies_write_is_read(self) -> None:
+        headers = {
+            "host": "inside",
+            "x-forwarded-proto": "http",
+            "x-forwarded-host": "evil.test",
+            "forwarded": 'for=1.2.3.4;host=evil.test, for=10.1.1.1;proto=https;host="a.test:443"',
+        }
+        told = scope(PROXY, "http", headers)
+        assert Proxies(TRUSTED, "forwarded").origin(told) == "https://a.test:443"
+
+
+def scope(peer: str | None, scheme: str, headers: dict[str, str]) -> dict[str, object]:
+    lines = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return {"client": peer and (peer, 1), "scheme": scheme, "headers": lines}

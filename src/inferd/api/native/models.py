@@ -163,9 +163,9 @@ async def model_details(exchange: Exchange, services: Services) -> None:
         await _versions(exchange, services.catalog.get(name.removesuffix("/versions")))
         return
     card = services.catalog.get(name)
-    host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
+    base = services.options.public_url or exchange.origin
     if asked:
-        await _variant(exchange, card, f"http://{host}", asked)
+        await _variant(exchange, card, base, asked)
         return
-    details = _details(card, services.prices.current(card.name), f"http://{host}")
+    details = _details(card, services.prices.current(card.name), base)
     await exchange.respond(200, msgspec.json.encode(details))

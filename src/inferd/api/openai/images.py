@@ -230,7 +230,7 @@ class _Teller:
         self._as_url = as_url
         self._pictures = Pictures()
         self._urls: list[str] = []
-        self._base = base_url(exchange)
+        self._base = base_url(exchange, services)
 
     def say(self, event: Event, work: Work) -> bytes:
         """Nothing before the end."""
@@ -265,8 +265,6 @@ class _Teller:
         return []
 
 
-def base_url(exchange: Exchange) -> str:
+def base_url(exchange: Exchange, services: Services) -> str:
     """Where the caller sees this server."""
-    host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
-    scheme = exchange.headers.get(b"x-forwarded-proto", b"http").decode("latin-1")
-    return f"{'https' if scheme == 'https' else 'http'}://{host}"
+    return services.options.public_url or exchange.origin

@@ -86,7 +86,7 @@ async def create_video(exchange: Exchange, services: Services) -> None:
         return
     order = single.order(exchange, card, request, "openai", tier=body.service_tier)
     row = await _begun(exchange, services) or await services.videos.submit(exchange.caller, order)
-    await exchange.respond(200, msgspec.json.encode(_job(row, exchange)))
+    await exchange.respond(200, msgspec.json.encode(_job(row, exchange, services)))
 
 
 async def _begun(exchange: Exchange, services: Services) -> JobRow | None:
@@ -100,7 +100,7 @@ async def show_video(exchange: Exchange, services: Services) -> None:
     job_id, slash, more = exchange.rest.partition("/")
     row = await services.videos.get(exchange.caller, job_id)
     if not slash:
-        await exchange.respond(200, msgspec.json.encode(_job(row, exchange)), [POLL])
+        await exchange.respond(200, msgspec.json.encode(_job(row, exchange, services)), [POLL])
         return
     if more != "content":
         raise NotFound("Not Found")
@@ -110,8 +110,9 @@ async def show_video(exchange: Exchange, services: Services) -> None:
     await respond_file(exchange, film, "video/mp4")
 
 
-def _job(row: JobRow, exchange: Exchange) -> VideoOut:
-    urls = [VideoUrl(f"{base_url(exchange)}/v1/images/{row.result}")] if row.result else None
+def _job(row: JobRow, exchange: Exchange, services: Services) -> VideoOut:
+    base = base_url(exchange, services)
+    urls = [VideoUrl(f"{base}/v1/images/{row.result}")] if row.result else None
     created = row.created_unix_ns // 1_000_000_000
     # The word that OpenAI's clients wait on.
     status = "in_progress" if row.status == "running" else row.status
