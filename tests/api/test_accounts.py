@@ -164,6 +164,22 @@ class TestMe:
         assert await delete(blue.client, ME) == 200
         assert await patch(red.client, ME, b'{"display_name": "blue"}') == 200
 
+    async def test_a_name_is_one_accounts_in_any_case(self, gate: Gateway) -> None:
+        """Nobody looks like the installation's own account, or like another team."""
+        blue = await made(gate, "blue", email="boss@example.com")
+        boss = await person(gate, blue, "ann", role="admin")
+        for taken in ("Admin", "ADMIN", "Blue", "BLUE"):
+            assert (await gate.client.post(ACCOUNTS, {"display_name": taken})).status == 409
+            assert (await boss.post("/v1/teams", {"display_name": taken})).status == 409
+        red = await made(gate, "red")
+        for taken in (b"aDMIN", b"bLUE"):
+            named = b'{"display_name": "%b"}' % taken
+            assert await patch(red.client, ME, named) == 409
+            at = f"{ME}/team_display_name"
+            assert (await red.client.call("POST", at, named)).status == 409
+        # Its own name may be written anew.
+        assert await patch(blue.client, ME, b'{"display_name": "BLUE"}') == 200
+
     async def test_only_a_team_has_a_team_name(self, gate: Gateway) -> None:
         team, alone = await made(gate, "blue"), await made(gate, "red", kind="personal")
         at = f"{ME}/team_display_name"

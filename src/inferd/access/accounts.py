@@ -11,7 +11,7 @@ from inferd.access.changes import Changes
 from inferd.access.scopes import ADMIN_ACCOUNT
 from inferd.clock import Clock
 from inferd.errors import Conflict, NotFound
-from inferd.storage import accounts, people, tokens
+from inferd.storage import account_names, accounts, people, tokens
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
 from inferd.storage.rows import AccountKind, AccountRow, MemberRow, PersonRow, Role
@@ -44,6 +44,7 @@ class Accounts:
         """A new one, without people or tokens. Raises Conflict if the name is taken."""
         now = self._clock.unix_ns()
         row = AccountRow(ids.sortable("acc"), name, now, None, kind=kind)
+        await account_names.claim(change.connection, name, row.id)
         await accounts.add(change.connection, row)
         detail = {"name": name, "kind": kind}
         await audit.write(change.connection, caller, "account.create", row.id, detail)
@@ -55,6 +56,8 @@ class Accounts:
         if row.name == ADMIN_ACCOUNT != name:
             raise Conflict("The installation's own account keeps its name.", param="display_name")
         async with self._changes.writing() as change:
+            if name != row.name:
+                await account_names.claim(change.connection, name, row.id)
             await accounts.describe(change.connection, row.id, name, profile)
             await audit.write(change.connection, caller, "account.describe", row.id)
             change.touch("account", row.id)

@@ -14,7 +14,7 @@ from inferd.access.caller import Caller
 from inferd.access.openid import Claims, Provider
 from inferd.clock import Clock
 from inferd.errors import Forbidden
-from inferd.storage import accounts, people, sign_in
+from inferd.storage import account_names, accounts, people, sign_in
 from inferd.storage.audit import Connection
 from inferd.storage.changes import Change
 from inferd.storage.rows import AccountRow, MemberRow, PersonRow, Role
@@ -65,6 +65,7 @@ class Identities:
         if own_account:
             name = await _free_name(connection, claims.email)
             account = AccountRow(ids.sortable("acc"), name, now, None)
+            await account_names.claim(connection, name, account.id)
             await accounts.add(connection, account)
             await people.join(connection, MemberRow(account.id, person.id, "admin", now))
         return person.id
@@ -110,6 +111,6 @@ async def _free_name(connection: Connection, email: str) -> str:
     kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in email.partition("@")[0])
     base = "-".join(filter(None, kept.split("-")))[:30] or "account"
     name, number = base, 2
-    while await accounts.by_name(connection, name) is not None:
+    while not await account_names.is_free(connection, name):
         name, number = f"{base}-{number}", number + 1
     return name

@@ -58,6 +58,15 @@ async def test_admins_who_demote_each_other_at_once_leave_one(rooms: Rooms) -> N
     assert roles.count("admin") == 1
 
 
+async def test_a_name_is_given_once_to_those_who_ask_at_once(rooms: Rooms) -> None:
+    async def make(name: str) -> None:
+        async with rooms.changes.writing() as change:
+            await rooms.accounts.create_in(change, OPERATOR, name, "team")
+
+    told = await asyncio.gather(*map(make, ("sky", "Sky", "SKY", "sKY")), return_exceptions=True)
+    assert [type(one) for one in told if one is not None] == [Conflict] * 3
+
+
 async def test_who_is_removed_loses_his_tokens_there_and_no_others(rooms: Rooms) -> None:
     caller, (_, person_id) = await rooms.team("a@example.com", "b@example.com")
     mine = Caller(caller.account_id, "tok", "t", caller.scopes, person_id=person_id)
