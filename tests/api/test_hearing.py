@@ -156,6 +156,16 @@ class TestChat:
             assert tokens == spelled["usage"]["prompt_tokens"]
             assert [entry.input_tokens for entry in (await entries(hearing))[-2:]] == [tokens] * 2
 
+    async def test_a_file_is_what_its_bytes_say(self, hearing: Gateway) -> None:
+        said = recording(clips()[1].content)
+        shown = moving(film([photograph("coffee.png")], 2, clips()[1].content))
+        given = ((said, said["input_audio"]["data"]), (shown, shown["video_url"]["url"]))
+        for named, data in given:
+            filed = {"type": "file", "file": {"file_data": data}}
+            told, other = [(await ask(hearing, one, text("Why?"))).json() for one in (named, filed)]
+            assert told["choices"] == other["choices"]
+            assert told["usage"]["prompt_tokens"] == other["usage"]["prompt_tokens"]
+
     async def test_what_is_no_sound_recording_or_film_names_its_field(
         self, hearing: Gateway
     ) -> None:

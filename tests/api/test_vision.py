@@ -54,6 +54,10 @@ def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
+def file(given: str) -> dict[str, Any]:
+    return {"type": "file", "file": {"file_data": given, "filename": "x"}}
+
+
 async def by_anthropic(seeing: Gateway) -> tuple[str, int]:
     """What Anthropic's dialect says of the coffee, and counts."""
     source = {"type": "base64", "media_type": "image/png", "data": base64_of("coffee.png")}
@@ -94,6 +98,10 @@ class TestAnswers:
         assert events[-1]["usage"]["prompt_tokens"] == usage["prompt_tokens"]
         assert await by_anthropic(seeing) == (said, usage["prompt_tokens"])
         assert await by_responses(seeing) == (said, usage["prompt_tokens"])
+        for given in (data_url("coffee.png"), base64_of("coffee.png")):
+            filed = (await client.post("/v1/chat/completions", chat(file(given)))).json()
+            assert "choices" in filed, filed
+            assert filed["choices"][0]["message"]["content"] == said
         cat = (
             await client.post("/v1/chat/completions", chat(image(data_url("chelsea.png"))))
         ).json()
@@ -159,6 +167,10 @@ class TestRefused:
             ),
             ({"type": "video_url", "video_url": {"url": "x"}}, "messages.0.content.0.type"),
             ({"type": "file", "file": {"file_id": "f"}}, "messages.0.content.0.type"),
+            ({"type": "file"}, "messages.0.content.0.type"),
+            (file("data:application/pdf;base64,JVBERi0x"), "messages.0.content.0.file.file_data"),
+            (file("http://127.0.0.1/a.png"), "messages.0.content.0.file.file_data"),
+            (file("@@@"), "messages.0.content.0.file.file_data"),
         ],
     )
     async def test_at_once(self, blind: Gateway, part: Any, param: str | None) -> None:
@@ -217,6 +229,12 @@ class TestRefused:
         answer = await blind.client.post(path, body)
         assert answer.status == 400
         assert "The model test/echo takes no images." in answer.json()["error"]["message"]
+
+    async def test_a_model_of_text_takes_no_files(self, blind: Gateway) -> None:
+        body = chat(file("data:image/png;base64," + _PIXEL), model="test/echo")
+        answer = await blind.client.post("/v1/chat/completions", body)
+        assert answer.status == 400
+        assert "The model test/echo takes no files." in answer.json()["error"]["message"]
 
     async def test_an_assistant_says_no_pictures(self, blind: Gateway) -> None:
         body = chat(model="test/hears")

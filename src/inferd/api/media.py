@@ -38,7 +38,7 @@ _IN_LOOP_BYTES = 256 * 1024
 _HEAD_CHARACTERS = 256
 """Within which the comma of a data URL stands."""
 
-Pieces = list[bytes] | list[memoryview]
+Pieces = Sequence[bytes | memoryview]
 """A file as it was decoded, or where it lies."""
 
 
@@ -52,8 +52,11 @@ class MediaDoor:
         self._services = services
         self._files = files
 
-    async def take(self, given: str, kind: MediaKind, param: str) -> Media:
-        """One field as Media of this kind. Raises BadRequest with `param`, PayloadTooLarge."""
+    async def take(self, given: str, kinds: MediaKind | tuple[MediaKind, ...], param: str) -> Media:
+        """One field as Media of this kind, or of the first of these kinds that its bytes may be.
+
+        Raises BadRequest with `param`, PayloadTooLarge.
+        """
         pieces = await self._pieces(given, param)
         size = sum(len(piece) for piece in pieces)
         if size > self._services.options.media_bytes_max:
@@ -61,8 +64,11 @@ class MediaDoor:
                 f"{param} is over {self._services.options.media_bytes_max} bytes.", param=param
             )
         found = sniff(bytes(pieces[0][:HEAD_BYTES]) if pieces else b"")
-        if found is None or kind not in found.kinds:
-            raise BadRequest(f"{param} is no {kind} in a format that is read here.", param=param)
+        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+        kind = next((one for one in wanted if found is not None and one in found.kinds), None)
+        if found is None or kind is None:
+            names = " or ".join(wanted)
+            raise BadRequest(f"{param} is no {names} in a format that is read here.", param=param)
         return await self._keep(pieces, size, kind, found.mime)
 
     def name(self, given: str) -> str:

@@ -22,7 +22,8 @@ PARTS_MAX = 16
 """Of one request."""
 PART_BYTES_MAX = 20 * 1024 * 1024
 """Of one part, encoded as it came (deepinfra-api 14)."""
-_WORDS: dict[MediaKind, str] = {"image": "images", "audio": "audio", "video": "video"}
+_WORDS: dict[MediaKind, str] = {"image": "images", "video": "video", "audio": "audio"}
+"""In the order in which a file is tried: a film could be taken for its sound."""
 
 
 class MediaPart(NamedTuple):
@@ -30,7 +31,8 @@ class MediaPart(NamedTuple):
 
     at: str
     """Path of the part, such as `messages.0.content.1`."""
-    kind: MediaKind
+    kind: MediaKind | None
+    """None: what its bytes say, of what the model takes."""
     given: str | None
     """URL, data URL or base64; None: missing."""
     field: str
@@ -49,8 +51,9 @@ async def take_parts(
     wanted = list(parts)
     if not wanted:
         return NOTHING_TAKEN
-    for name in models:
-        _check_model(inference.find_model(services, name, "text-generation"), wanted)
+    cards = [inference.find_model(services, name, "text-generation") for name in models]
+    for card in cards:
+        _check_model(card, wanted)
     if len(wanted) > PARTS_MAX:
         raise BadRequest(
             f"A request holds at most {PARTS_MAX} images and recordings.",
@@ -59,18 +62,22 @@ async def take_parts(
     for part in wanted:
         if not part.given:
             raise BadRequest(f"{part.field} is missing.", param=f"{part.at}.{part.field}")
-    return await _take_all(exchange, services, wanted)
+    kinds = tuple(kind for kind in _WORDS if all(kind in card.modalities for card in cards))
+    return await _take_all(exchange, services, wanted, kinds)
 
 
 async def _take_all(
-    exchange: Exchange, services: Services, wanted: Sequence[MediaPart]
+    exchange: Exchange,
+    services: Services,
+    wanted: Sequence[MediaPart],
+    kinds: tuple[MediaKind, ...],
 ) -> dict[str, Media]:
     door = MediaDoor(exchange, services)
     taken: dict[str, Media] = {}
     left = services.options.media_body_bytes_max
     for part in wanted:
         param = f"{part.at}.{part.field}"
-        media = await door.take(part.given or "", part.kind, param)
+        media = await door.take(part.given or "", part.kind or kinds, param)
         left -= media.size_bytes
         if media.size_bytes > PART_BYTES_MAX or left < 0:
             raise PayloadTooLarge(
@@ -85,7 +92,11 @@ async def _take_all(
 
 def _check_model(card: ModelCard, wanted: Sequence[MediaPart]) -> None:
     for part in wanted:
-        if part.kind not in card.modalities:
+        if part.kind is None and not card.modalities:
+            raise UnsupportedField(
+                f"The model {card.name} takes no files.", param=f"{part.at}.type"
+            )
+        if part.kind is not None and part.kind not in card.modalities:
             raise UnsupportedField(
                 f"The model {card.name} takes no {_WORDS[part.kind]}.", param=f"{part.at}.type"
             )

@@ -49,6 +49,16 @@ class AudioIn(msgspec.Struct, frozen=True):
     """Not needed: what it is shows in its bytes."""
 
 
+class FileIn(msgspec.Struct, frozen=True):
+    """A picture, recording or film; which of them shows in its bytes."""
+
+    file_data: str | None = None
+    """A data URL, or bare base64."""
+    file_id: str | None = None
+    """Not supported: no files are stored."""
+    filename: str | None = None
+
+
 class Part(msgspec.Struct, frozen=True):
     """A piece of a message's content: text, or what the model can see or hear."""
 
@@ -59,6 +69,7 @@ class Part(msgspec.Struct, frozen=True):
     audio_url: UrlIn | str | None = None
     video_url: UrlIn | str | None = None
     input_audio: AudioIn | None = None
+    file: FileIn | None = None
     prompt_cache_breakpoint: Hint = None
     cache_control: Hint = None
 
@@ -191,11 +202,17 @@ def media_parts(wire: ChatIn) -> Iterator[MediaPart]:
     for index, message in enumerate(wire.messages):
         if isinstance(message.content, list):
             for place, part in enumerate(message.content):
-                if part.type in _KINDS and message.role == "user":
+                if message.role == "user" and (part.type in _KINDS or _is_file(part)):
                     yield _media_part(part, f"messages.{index}.content.{place}")
 
 
+def _is_file(part: Part) -> bool:
+    return part.type == "file" and part.file is not None and part.file.file_data is not None
+
+
 def _media_part(part: Part, at: str) -> MediaPart:
+    if part.type == "file" and part.file is not None:
+        return MediaPart(at, None, part.file.file_data, "file.file_data")
     kind = _KINDS[part.type]
     if part.type == "input_audio":
         data = part.input_audio.data if part.input_audio is not None else None
