@@ -44,8 +44,8 @@ class Accounts:
         """A new one, without people or tokens. Raises Conflict if the name is taken."""
         now = self._clock.unix_ns()
         row = AccountRow(ids.sortable("acc"), name, now, None, kind=kind)
-        await account_names.claim(change.connection, name, row.id)
         await accounts.add(change.connection, row)
+        await account_names.require_once(change.connection, name, row.id)
         detail = {"name": name, "kind": kind}
         await audit.write(change.connection, caller, "account.create", row.id, detail)
         change.touch("account", row.id)
@@ -56,9 +56,9 @@ class Accounts:
         if row.name == ADMIN_ACCOUNT != name:
             raise Conflict("The installation's own account keeps its name.", param="display_name")
         async with self._changes.writing() as change:
-            if name != row.name:
-                await account_names.claim(change.connection, name, row.id)
             await accounts.describe(change.connection, row.id, name, profile)
+            if name != row.name:
+                await account_names.require_once(change.connection, name, row.id)
             await audit.write(change.connection, caller, "account.describe", row.id)
             change.touch("account", row.id)
 

@@ -65,8 +65,8 @@ class Identities:
         if own_account:
             name = await _free_name(connection, claims.email)
             account = AccountRow(ids.sortable("acc"), name, now, None)
-            await account_names.claim(connection, name, account.id)
             await accounts.add(connection, account)
+            await account_names.require_once(connection, name, account.id)
             await people.join(connection, MemberRow(account.id, person.id, "admin", now))
         return person.id
 

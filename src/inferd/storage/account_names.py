@@ -12,10 +12,13 @@ _LOCK = 0x696E666E616D6531
 """Of PostgreSQL's advisory locks: one name is given at a time."""
 
 
-async def claim(connection: AsyncConnection, name: str, account_id: str) -> None:
-    """The name is the account's until the transaction ends. Raises Conflict if it is another's."""
+async def require_once(connection: AsyncConnection, name: str, account_id: str) -> None:
+    """Raise Conflict if another account is called so.
+
+    Called after the account was written: then SQLite lets nobody else write, and on PostgreSQL who
+    comes later sees what was committed.
+    """
     if connection.dialect.name == "postgresql":
-        # SQLite has one writer anyway.
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
     if not await is_free(connection, name, account_id):
         raise Conflict(f"The name {name!r} is taken.", param="name")
