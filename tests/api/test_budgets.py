@@ -43,6 +43,9 @@ async def _token_with_a_dollar(dear: Gateway, budget: str) -> str:
     row, secret = await dear.services.tokens.create(account_id, "t", (INFERENCE_RUN,))
     if budget == "token":
         await ledger.set_token_monthly_limit(account_id, row.id, DOLLAR)
+    elif budget == "admin":
+        await ledger.set_monthly_limit(account_id, 2 * DOLLAR)
+        await ledger.set_monthly_limit(account_id, DOLLAR, by_admin=True)
     elif budget == "account":
         await ledger.set_monthly_limit(account_id, DOLLAR)
     else:
@@ -50,7 +53,7 @@ async def _token_with_a_dollar(dear: Gateway, budget: str) -> str:
     return secret
 
 
-@pytest.mark.parametrize("budget", ["token", "account", "credit"])
+@pytest.mark.parametrize("budget", ["token", "account", "admin", "credit"])
 async def test_a_dollar_admits_twenty_of_two_hundred_parallel_requests_of_five_cents(
     dear: Gateway, budget: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,7 +228,12 @@ class TestMonths:
 
 class TestBudgets:
     async def test_monthly_limits_of_the_account_and_of_a_token(self, gate: Gateway) -> None:
-        assert (await gate.client.get("/payment/config")).json() == {"limit": -1}
+        assert (await gate.client.get("/payment/config")).json() == {
+            "limit": -1,
+            "admin_limit": -1,
+            "effective_limit": -1,
+            "effective_limit_set_by": None,
+        }
         mine, plain = await token(gate, gate.account_id, "plain")
         await plain.post(CHAT, BODY)
         told = await gate.client.post("/payment/key-limits", {"token_id": mine, "limit": 0})
@@ -239,15 +244,79 @@ class TestBudgets:
         await gate.client.post("/payment/key-limits", {"token_id": mine, "limit": None})
         assert (await plain.post(CHAT, BODY)).status == 200
         told = await gate.client.post("/payment/config", {"limit": 0})
-        assert told.json() == {"limit": 0}
+        assert (told.json()["limit"], told.json()["effective_limit_set_by"]) == (0, "account")
         assert (await plain.post(CHAT, BODY)).status == 402
-        assert (await gate.client.post("/payment/config", {"limit": None})).json() == {"limit": 0}
-        assert (await gate.client.post("/payment/config", {"limit": -5})).json() == {"limit": -1}
+        for given, kept in ((None, 0), (-5, -1)):
+            told = await gate.client.post("/payment/config", {"limit": given})
+            assert told.json()["limit"] == kept
         assert (await plain.post(CHAT, BODY)).status == 200
         assert (await plain.post("/payment/config", {"limit": 9})).status == 403
         assert [key["token_id"] for key in (await plain.get("/payment/key-limits")).json()] == [
             mine
         ]
+
+    async def test_an_account_cannot_lift_the_limit_that_an_admin_sets(self, gate: Gateway) -> None:
+        other = await other_account(gate)
+        _, manager = await token(gate, other, "manager", ACCOUNT_ADMIN, INFERENCE_RUN)
+        path = f"/payment/config?account={other}"
+        assert (await gate.client.post(path, {"limit": 0})).json()["admin_limit"] == 0
+        refused = await manager.post(CHAT, BODY)
+        assert refused.status == 402
+        assert b"account's monthly limit of $0" in refused.body
+        for mine, by in ((100, "admin"), (-1, "admin"), (0, "account")):
+            told = (await manager.post("/payment/config", {"limit": mine})).json()
+            assert told == {
+                "limit": mine,
+                "admin_limit": 0,
+                "effective_limit": 0,
+                "effective_limit_set_by": by,
+            }
+            assert (await manager.post(CHAT, BODY)).status == 402
+        await manager.post("/payment/config", {"limit": 50})
+        told = (await gate.client.post(path, {"limit": 70})).json()
+        assert (told["limit"], told["admin_limit"], told["effective_limit"]) == (50, 70, 50)
+        assert (await manager.post(CHAT, BODY)).status == 200
+        assert (await gate.client.get("/payment/config")).json()["effective_limit"] == -1
+        assert (
+            '"account.admin_monthly_limit"'
+            in (await gate.client.get("/v1/admin/audit")).body.decode()
+        )
+
+    async def test_another_accounts_limit_is_for_the_admin(self, gate: Gateway) -> None:
+        other = await other_account(gate)
+        _, manager = await token(gate, gate.account_id, "manager", ACCOUNT_ADMIN)
+        path = f"/payment/config?account={other}"
+        assert (await manager.get(path)).status == 403
+        assert (await manager.post(path, {"limit": 1})).status == 403
+        for unknown in ("nobody", "all"):
+            nowhere = f"/payment/config?account={unknown}"
+            assert (await gate.client.get(nowhere)).status == 404
+            assert (await gate.client.post(nowhere, {"limit": 1})).status == 404
+
+    async def test_a_member_is_told_no_limit_anywhere(self, gate: Gateway) -> None:
+        await gate.client.post("/payment/config", {"limit": 9})
+        ann = await member(gate, "ann", "ann's")
+        assert (await ann.get("/payment/checklist")).json()["limit"] is None
+        assert (await ann.get("/payment/config")).status == 403
+
+    async def test_a_limit_whose_audit_row_cannot_be_written_is_not_set(
+        self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = await other_account(gate)
+        mine, _ = await token(gate, gate.account_id, "plain")
+        before = (await gate.client.get("/payment/config")).json()
+        with monkeypatch.context() as patched:
+            patched.setattr(audit, "write", fails)
+            for path, body in (
+                ("/payment/config", {"limit": 0}),
+                (f"/payment/config?account={other}", {"limit": 0}),
+                ("/payment/key-limits", {"token_id": mine, "limit": 0}),
+            ):
+                assert (await gate.client.post(path, body)).status == 503
+        assert (await gate.client.get("/payment/config")).json() == before
+        assert (await gate.client.get(f"/payment/config?account={other}")).json() == before
+        keys = (await gate.client.get("/payment/key-limits")).json()
+        assert {key["limit"] for key in keys} == {-1}
 
     async def test_credit_is_granted_once_for_each_id(self, gate: Gateway) -> None:
         await gate.client.post(CHAT, BODY)

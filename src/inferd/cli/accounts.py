@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -11,6 +13,7 @@ from rich.table import Table
 from inferd.cli.calls import call
 from inferd.cli.flags import Config, DataDir
 from inferd.cli.tables import show_table
+from inferd.errors import BadRequest
 from inferd.settings import load
 
 app = typer.Typer(no_args_is_help=True)
@@ -68,6 +71,38 @@ def unsuspend(uid: str, data_dir: DataDir = None, config: Config = None) -> None
     settings = load({"data_dir": data_dir}, config=config)
     call(settings, "POST", f"{_AT}/{uid}/unsuspend", {})
     typer.echo("It may spend again.")
+
+
+@app.command("limit")
+def limit(
+    uid: str,
+    usd: Annotated[
+        str | None, typer.Argument(help="Dollars a month (UTC), or none; 0 blocks.")
+    ] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Limit what an account may spend in a month; it cannot lift that. Without USD: show it."""
+    settings = load({"data_dir": data_dir}, config=config)
+    path = f"/payment/config?account={quote(uid, safe='')}"
+    if usd is None:
+        found = call(settings, "GET", path)
+    else:
+        found = call(settings, "POST", path, {"limit": _dollars(usd)})
+    told = {"admin's limit": "admin_limit", "own limit": "limit", "applies": "effective_limit"}
+    for name, field in told.items():
+        typer.echo(f"{name}: {'none' if found[field] < 0 else f'${found[field]:g}'}")
+
+
+def _dollars(usd: str) -> float:
+    """-1: none."""
+    try:
+        dollars = -1.0 if usd == "none" else float(usd)
+    except ValueError:
+        dollars = math.nan
+    if usd != "none" and not 0 <= dollars < math.inf:
+        raise BadRequest(f"{usd!r} is neither dollars nor none.")
+    return dollars
 
 
 @app.command("delete")

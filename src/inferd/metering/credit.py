@@ -20,7 +20,10 @@ class Budget(msgspec.Struct, frozen=True):
     spent_nanos: int
     """In all."""
     month_limit_nanos: int | None
+    """The lower of what the account and the installation's admin allow."""
     month_spent_nanos: int
+    own_month_limit_nanos: int | None
+    admin_month_limit_nanos: int | None
 
     @property
     def balance_nanos(self) -> int | None:
@@ -37,8 +40,10 @@ async def budget(database: Database, account_id: str, now_unix_ns: int) -> Budge
     return Budget(
         limits.credit_nanos,
         spent.get(keys[0], 0),
-        limits.account_month_nanos,
+        limits.month_nanos,
         spent.get(keys[1], 0),
+        limits.own_month_nanos,
+        limits.admin_month_nanos,
     )
 
 

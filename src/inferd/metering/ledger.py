@@ -10,7 +10,7 @@ With several gateways a purse holds what this one has leased, see `leases`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -41,6 +41,8 @@ PURSES_MAX = 30_000
 """In memory; beyond it those are forgotten that nothing running needs."""
 FORGET_SECONDS = 10.0
 """At least so long between two times of forgetting."""
+Also = Callable[[AsyncConnection], Awaitable[None]]
+"""What is written in the transaction of a change."""
 
 
 class Ledger:
@@ -196,19 +198,30 @@ class Ledger:
         async with self.changing(row.account_id) as connection:
             return await credit.grant(connection, row)
 
-    async def set_monthly_limit(self, account_id: str, nanos: int | None) -> None:
-        """What an account may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
+    async def set_monthly_limit(
+        self, account_id: str, nanos: int | None, also: Also | None = None, *,
+        by_admin: bool = False,
+    ) -> None:  # fmt: skip
+        """What an account may spend in a month; None: no limit; 0 blocks it. Raises NotFound.
+
+        Its own limit, or the installation's admin's, which it cannot lift: the lower one applies.
+        `also` is done in the same transaction.
+        """
         async with self.changing(account_id) as connection:
-            if not await stored.set_monthly_limit(connection, account_id, nanos):
+            if not await stored.set_monthly_limit(connection, account_id, nanos, by_admin=by_admin):
                 raise NotFound("No such account.")
+            if also is not None:
+                await also(connection)
 
     async def set_token_monthly_limit(
-        self, account_id: str, token_id: str, nanos: int | None
+        self, account_id: str, token_id: str, nanos: int | None, also: Also | None = None
     ) -> None:
-        """What a token may spend in a month; None: no limit; 0 blocks it. Raises NotFound."""
+        """The same of a token. Raises NotFound."""
         async with self.changing(account_id) as connection:
             if not await stored.set_token_monthly_limit(connection, account_id, token_id, nanos):
                 raise NotFound("No such token.")
+            if also is not None:
+                await also(connection)
 
     @asynccontextmanager
     async def changing(self, account_id: str) -> AsyncGenerator[AsyncConnection]:

@@ -30,7 +30,8 @@ _SENTENCES: dict[str, str] = {
 }
 _REMEDIES: dict[str, str] = {
     "credit": "Lower max_tokens or add credit.",
-    "month": "Lower max_tokens, raise the limit or wait for the next month (UTC).",
+    "month": "Lower max_tokens, wait for the next month (UTC) or have the limit raised: "
+    "/payment/config tells who set it.",
     "token": "Lower max_tokens, raise the limit or wait for the next month (UTC).",
     "jwt": "Lower max_tokens or ask for another JWT.",
 }

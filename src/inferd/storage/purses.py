@@ -22,14 +22,23 @@ class Limits(msgspec.Struct, frozen=True):
     """What an account and one of its tokens may spend; None: no limit."""
 
     credit_nanos: int | None = None
-    account_month_nanos: int | None = None
+    own_month_nanos: int | None = None
+    """What the account allows itself."""
     token_month_nanos: int | None = None
+    admin_month_nanos: int | None = None
+    """What the installation's admin allows the account."""
+
+    @property
+    def month_nanos(self) -> int | None:
+        """The lower of both limits of the account's month."""
+        both = (self.own_month_nanos, self.admin_month_nanos)
+        return min((one for one in both if one is not None), default=None)
 
     def of(self, kind: Kind, jwt_limit_nanos: int | None) -> int | None:
         """The limit of a kind of purse."""
         found = {
             "credit": self.credit_nanos,
-            "month": self.account_month_nanos,
+            "month": self.month_nanos,
             "token": self.token_month_nanos,
             "jwt": jwt_limit_nanos,
         }
@@ -39,9 +48,9 @@ class Limits(msgspec.Struct, frozen=True):
 async def limits(connection: AsyncConnection, account_id: str, token_id: str) -> Limits:
     """Of an account and a token. What does not exist has no limit."""
     token = select(tokens.c.monthly_limit_nanos).where(tokens.c.id == token_id).scalar_subquery()
-    query = select(accounts.c.credit_nanos, accounts.c.monthly_limit_nanos, token).where(
-        accounts.c.id == account_id
-    )
+    a = accounts.c
+    columns = (a.credit_nanos, a.monthly_limit_nanos, token, a.admin_monthly_limit_nanos)
+    query = select(*columns).where(a.id == account_id)
     found = (await connection.execute(query)).first()
     return Limits() if found is None else Limits(*found)
 
@@ -92,11 +101,17 @@ async def granted(connection: AsyncConnection, account_id: str) -> Sequence[Gran
 
 
 async def set_monthly_limit(
-    connection: AsyncConnection, account_id: str, nanos: int | None
+    connection: AsyncConnection, account_id: str, nanos: int | None, *, by_admin: bool = False
 ) -> bool:
-    """Of an account; None: no limit. False if there is no such account."""
-    change = update(accounts).where(accounts.c.id == account_id)
-    return (await connection.execute(change.values(monthly_limit_nanos=nanos))).rowcount == 1
+    """The account's own, or the one that the installation's admin sets; None: no limit.
+
+    False if there is no such account.
+    """
+    column = accounts.c.admin_monthly_limit_nanos if by_admin else accounts.c.monthly_limit_nanos
+    change = update(accounts).where(
+        accounts.c.id == account_id, accounts.c.deleted_unix_ns.is_(None)
+    )
+    return (await connection.execute(change.values({column: nanos}))).rowcount == 1
 
 
 async def set_token_monthly_limit(

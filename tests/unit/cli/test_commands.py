@@ -15,6 +15,8 @@ COMMANDS = (
     (("usage", "--month", "9999-12"), "not a month"),
     (("usage", "--by", "colour"), "by must be one of"),
     (("token", "revoke", "nope"), "No such token"),
+    (("account", "limit", "nobody", "5"), "No such account"),
+    (("account", "limit", "nobody", "five"), "neither dollars nor none"),
     (("serve", "--set", "prot=1"), "prot"),
     (("serve", "--set", "bootstrap_token=x"), "seen by others"),
     (("serve", "--host", "localhost.example.org"), "public address"),
@@ -31,6 +33,13 @@ def test_a_mistake_is_a_sentence(command: tuple[str, ...], sentence: str, tmp_pa
     assert told.stderr.startswith("inferd: ")
     assert "Traceback" not in told.stderr
     assert told.stdout == ""
+
+
+def test_an_accounts_monthly_limit_is_set_lifted_and_shown(tmp_path: Path) -> None:
+    uid = _inferd(tmp_path, "account", "create", "blue").stdout.split()[0]
+    for given, shown in ((("12.5",), "$12.5"), ((), "$12.5"), (("none",), "none")):
+        told = _inferd(tmp_path, "account", "limit", uid, *given)
+        assert f"admin's limit: {shown}\n" in told.stdout, told.stderr
 
 
 def test_a_path_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from inferd.access import audit
-from inferd.access.caller import ACCOUNT_ADMIN
+from inferd.access.caller import ACCOUNT_ADMIN, ADMIN
 from inferd.api import inference
 from inferd.api.exchange import Exchange
 from inferd.api.manage.query import Query, view_of
 from inferd.api.routes import Route
 from inferd.api.services import Services
-from inferd.errors import BadRequest, NotFound
+from inferd.errors import BadRequest, Forbidden, NotFound
 from inferd.metering.credit import Budget, budget
+from inferd.metering.ledger import Also
 from inferd.money import NANOS_MAX, NANOS_PER_USD, usd
 from inferd.storage import accounts, purses, tokens
 from inferd.storage.ledger_statements import month_of
@@ -30,11 +31,17 @@ Dollars = Annotated[float, Meta(le=NANOS_MAX / NANOS_PER_USD)]
 SuspendReason = Literal["admin", "balance", "limit-reached"]
 
 
-class PaymentConfig(msgspec.Struct, frozen=True):
-    """What the account may spend in a month of UTC."""
+class PaymentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the account may spend in a month of UTC. Dollars; negative: no limit."""
 
     limit: float
-    """Dollars; negative: no limit."""
+    """What the account allows itself."""
+    admin_limit: float
+    """What the installation's admin allows it."""
+    effective_limit: float
+    """The lower of both."""
+    effective_limit_set_by: Literal["account", "admin"] | None
+    """null: there is no limit."""
 
 
 class PaymentConfigIn(msgspec.Struct, frozen=True):
@@ -109,7 +116,7 @@ def payment_routes() -> list[Route]:
     ]
     summary = "Always 404: credit is granted by an admin"
     return [
-        Route("GET", "/payment/config", config, "member", "native",
+        Route("GET", "/payment/config", config, "account-admin", "native",
               "The account's monthly limit", None, PaymentConfig),
         Route("POST", "/payment/config", set_config, "account-admin", "native",
               "Set the account's monthly limit", PaymentConfigIn, PaymentConfig),
@@ -127,20 +134,41 @@ def payment_routes() -> list[Route]:
 
 
 async def config(exchange: Exchange, services: Services) -> None:
-    """GET /payment/config."""
-    found = await _budget(services, exchange.caller.account_id)
-    body = PaymentConfig(_dollars(found.month_limit_nanos))
+    """GET /payment/config; with `account=` of any account, for the installation's admin."""
+    account_id = await _managed(exchange, services)
+    found = await _budget(services, account_id)
+    effective = found.month_limit_nanos
+    own = found.own_month_limit_nanos == effective
+    body = PaymentConfig(
+        limit=_dollars(found.own_month_limit_nanos),
+        admin_limit=_dollars(found.admin_month_limit_nanos),
+        effective_limit=_dollars(effective),
+        effective_limit_set_by=None if effective is None else "account" if own else "admin",
+    )
     await exchange.respond(200, msgspec.json.encode(body))
 
 
 async def set_config(exchange: Exchange, services: Services) -> None:
-    """POST /payment/config."""
+    """POST /payment/config: the account's own limit; with `account=` the admin's limit of it."""
+    account_id = await _managed(exchange, services)
     wire = await inference.read(exchange, services, _CONFIG)
-    caller = exchange.caller
     if wire.limit is not None:
-        await services.ledger.set_monthly_limit(caller.account_id, _nanos(wire.limit))
-        await _tell(exchange, services, "account.monthly_limit", caller.account_id, wire.limit)
+        by_admin = account_id != exchange.caller.account_id
+        action = "account.admin_monthly_limit" if by_admin else "account.monthly_limit"
+        also = _audited(exchange, action, account_id, wire.limit)
+        nanos = _nanos(wire.limit)
+        await services.ledger.set_monthly_limit(account_id, nanos, also, by_admin=by_admin)
     await config(exchange, services)
+
+
+async def _managed(exchange: Exchange, services: Services) -> str:
+    """The account that is meant: one's own. Raises Forbidden, NotFound."""
+    asked, caller = Query(exchange.query).text("account"), exchange.caller
+    if asked is None or asked == caller.account_id:
+        return caller.account_id
+    if not caller.may(ADMIN):
+        raise Forbidden("Another account's limit is for the installation's admin.")
+    return (await services.accounts.get(asked)).id
 
 
 async def key_limits(exchange: Exchange, services: Services) -> None:
@@ -164,8 +192,8 @@ async def set_key_limit(exchange: Exchange, services: Services) -> None:
     wire = await inference.read(exchange, services, _KEY_LIMIT)
     nanos = None if wire.limit is None else _nanos(wire.limit)
     account_id = exchange.caller.account_id
-    await services.ledger.set_token_monthly_limit(account_id, wire.token_id, nanos)
-    await _tell(exchange, services, "token.monthly_limit", wire.token_id, wire.limit)
+    also = _audited(exchange, "token.monthly_limit", wire.token_id, wire.limit)
+    await services.ledger.set_token_monthly_limit(account_id, wire.token_id, nanos, also)
     await key_limits(exchange, services)
 
 
@@ -206,11 +234,13 @@ async def _budget(services: Services, account_id: str) -> Budget:
     return await budget(services.database, account_id, services.clock.unix_ns())
 
 
-async def _tell(
-    exchange: Exchange, services: Services, action: str, target: str, limit: float | None
-) -> None:
-    async with services.changes.writing() as change:
-        await audit.write(change.connection, exchange.caller, action, target, {"usd": limit})
+def _audited(exchange: Exchange, action: str, target: str, limit: float | None) -> Also:
+    """What writes the audit row of a limit."""
+
+    async def write(connection: audit.Connection) -> None:
+        await audit.write(connection, exchange.caller, action, target, {"usd": limit})
+
+    return write
 
 
 def _reason(row: AccountRow, found: Budget) -> SuspendReason | None:
