@@ -53,6 +53,22 @@ async def test_a_price_applies_to_the_next_call_and_history_keeps_its_own(gate: 
     assert [one["state"] for one in versions] == ["past", "current"]
 
 
+@pytest.mark.parametrize("price", [{}, {"priority": "2"}, {"input": "0", "output": "0"}])
+async def test_a_model_is_free_only_when_that_is_said(gate: Gateway, price: dict[str, str]) -> None:
+    before = await cost_of_a_call(gate)
+    body = {"model": "test/echo", "price": price}
+    told = await gate.client.post(ADMIN, body)
+    assert (told.status, b'free\\": true' in told.body) == (400, True)
+    assert await cost_of_a_call(gate) == before
+    assert (await gate.client.post(ADMIN, {**body, "free": True})).status == 200
+    assert await cost_of_a_call(gate) == 0
+
+
+async def test_what_quotes_a_rate_is_not_free(gate: Gateway) -> None:
+    body = {"model": "test/echo", "price": {"compute_seconds": "1"}, "free": True}
+    assert (await gate.client.post(ADMIN, body)).status == 400
+
+
 async def test_a_planned_price_does_not_apply_yet(gate: Gateway) -> None:
     before = await cost_of_a_call(gate)
     body = {"model": "test/echo", "price": {"input": "10"}, "valid_from": FAR}

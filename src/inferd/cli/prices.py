@@ -45,22 +45,24 @@ def history(
 def set_price(
     model: str,
     quoted: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="What a model card's [price] says, as name=value: input=0.02 output=0.04 "
             f"cached=0.01 (per million tokens), one of {', '.join(UNITS)}; priority=1.5 flex=0.8; "
             "discount=0.2 discount_ends=2027-01-01T00:00:00Z; payer=ACCOUNT with uptime_seconds."
         ),
-    ],
+    ] = None,
     valid_from: Annotated[
         str | None, typer.Option("--from", help="RFC 3339, such as 2027-01-01T00:00:00Z.")
     ] = None,
+    free: Annotated[bool, typer.Option("--free", help="It costs nothing.")] = False,  # noqa: FBT002 a flag
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
     """Set a whole price, now or from a moment to come. What it does not quote costs nothing."""
     settings = load({"data_dir": data_dir}, config=config)
-    body = {"model": model, "price": _fields(quoted), "valid_from": valid_from}
+    price = _fields(quoted or [])
+    body = {"model": model, "price": price, "valid_from": valid_from, "free": free}
     _show(call(settings, "POST", _PATH, body)["prices"], as_json=False)
 
 

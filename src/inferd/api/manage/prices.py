@@ -69,6 +69,8 @@ class PriceIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As in the `[price]` table of a model card."""
     valid_from: Annotated[datetime, Meta(tz=True)] | None = None
     """Now or later; absent: now."""
+    free: bool = False
+    """Must be said of a price at which everything costs nothing."""
 
 
 _DECODER = msgspec.json.Decoder(PriceIn)
@@ -111,6 +113,7 @@ async def set_price(exchange: Exchange, services: Services) -> None:
     wire = await inference.read(exchange, services, _DECODER)
     card = services.catalog.get(wire.model)
     await _check(services, wire.price, card.task)
+    _check_free(wire)
     at = wire.valid_from
     start = None if at is None else round(at.timestamp() * 1_000_000) * 1000
     async with services.changes.writing() as change:
@@ -148,6 +151,17 @@ async def _check(services: Services, quoted: CardPrice, task: TaskName) -> None:
         async with services.database.reading() as connection:
             if await accounts.by_id(connection, quoted.payer) is None:
                 raise BadRequest("There is no such account to pay it.", param="price.payer")
+
+
+def _check_free(wire: PriceIn) -> None:
+    free = not any((*wire.price.rates(), wire.price.unit_rate()))
+    if free and not wire.free:
+        raise BadRequest(
+            'At this price everything costs nothing. Say "free": true if that is meant.',
+            param="free",
+        )
+    if wire.free and not free:
+        raise BadRequest("The price is free and quotes a rate.", param="free")
 
 
 def _out(services: Services, rows: Sequence[PriceRow]) -> list[PriceOut]:
