@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -15,6 +16,19 @@ from inferd.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
 T = TypeVar("T")
 
 _AT = re.compile(r" - at `\$\.?(.*?)`$")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_EXPECTED = re.compile(r"Expected `(\w+)(?: \| null)?`")
+_KINDS = {
+    "str": "string",
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "array": "list",
+    "object": "dict",
+}
+"""A decoder's words, and those of FastAPI's errors."""
+_SHOWN_BODY_BYTES, _SHOWN_VALUE_BYTES = 64 * 1024, 4096
+"""Longer bodies are not decoded a second time, longer values not sent back."""
 _JSON_TYPES = (b"application/json", b"text/plain", b"application/x-www-form-urlencoded")
 """curl -d and some clients send JSON under the last two; a body that is not JSON fails anyway."""
 
@@ -69,24 +83,67 @@ def decode(body: Raw, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise field_invalid(error) from None
+        raise field_invalid(error, body) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise BadRequest("The body is nested too deeply.") from None
 
 
-def field_invalid(error: msgspec.ValidationError) -> FieldInvalid:
-    """The decoder's complaint as an error that names the field."""
-    sentence, param = locate(str(error))
-    return FieldInvalid(sentence, param=param)
+def field_invalid(error: msgspec.ValidationError, body: Raw | None = None) -> FieldInvalid:
+    """The decoder's complaint as an error that names the field, and shows what is in its place."""
+    given: object = None
+    if body is not None and len(body) <= _SHOWN_BODY_BYTES:
+        # What the field's own type was refused for, such as 1e400, fits no value at all.
+        with suppress(msgspec.MsgspecError, RecursionError):
+            given = msgspec.json.decode(body)
+    return fault_of(str(error), given)
 
 
-def locate(message: str) -> tuple[str, str | None]:
-    """Split a decoder's message into a sentence and the dotted path of the field."""
+def fault_of(message: str, body: object = None) -> FieldInvalid:
+    """A decoder's message as an error; `body`: what it complains of, as plain values."""
     found = _AT.search(message)
-    if not found:
-        return message, None
-    path = found[1].replace("[", ".").replace("]", "").strip(".") or None
-    sentence = message[: found.start()].replace("`", "")
-    return (f"{path}: {sentence}." if path else f"{sentence}."), path
+    steps = _steps(found[1]) if found else []
+    sentence = message[: found.start()] if found else message
+    given = _value_at(body, steps)
+    if missing := _MISSING.fullmatch(sentence):
+        path = ".".join([*steps, missing[1]])
+        return FieldInvalid(
+            f"{path}: Field required.",
+            param=path,
+            fault="missing",
+            said="Field required",
+            given=given,
+        )
+    said, path = sentence.replace("`", ""), ".".join(steps) or None
+    told = f"{path}: {said}." if path else f"{said}."
+    return FieldInvalid(told, param=path, fault=_fault(sentence), said=said, given=given)
+
+
+def _steps(path: str) -> list[str]:
+    """`messages[0].role` step by step; a key that the decoder does not name is `...`."""
+    return [step for step in re.split(r"[\[\]]|(?<!\.)\.(?!\.)", path) if step]
+
+
+def _fault(sentence: str) -> str:
+    found = _EXPECTED.match(sentence)
+    if found is None:
+        return "value_error"
+    if not sentence[found.end() :].startswith(", got"):
+        return "value_error"
+    return f"{_KINDS[found[1]]}_type" if found[1] in _KINDS else "value_error"
+
+
+def _value_at(body: object, steps: list[str]) -> object:
+    """What stands there; null where it cannot be told, or is long."""
+    found: Any = body  # whatever the caller sent
+    for step in steps:
+        if isinstance(found, dict) and step in found:
+            found = cast("dict[str, Any]", found)[step]
+        elif (
+            isinstance(found, list) and step.isdigit() and int(step) < len(cast("list[Any]", found))
+        ):
+            found = cast("list[Any]", found)[int(step)]
+        else:
+            return None
+    return found if len(msgspec.json.encode(found)) <= _SHOWN_VALUE_BYTES else None

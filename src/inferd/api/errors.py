@@ -18,6 +18,23 @@ class FieldInvalid(BadRequest):
 
     code = "validation_error"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        fault: str = "value_error",
+        said: str = "",
+        given: object = None,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.fault = fault
+        """What kind of fault it is, in FastAPI's words: `missing`, `int_type` …"""
+        self.said = said or message
+        """The sentence without the field's name."""
+        self.given = given
+        """The value that does not fit; of a missing field, the object that lacks it."""
+
 
 class RouteNotFound(NotFound):
     """No such path."""
@@ -39,10 +56,19 @@ def render(error: InferdError, shape: Shape) -> tuple[int, bytes, list[tuple[byt
     if shape == "elevenlabs":
         return error.status, msgspec.json.encode({"detail": elevenlabs_detail(error)}), headers
     if isinstance(error, FieldInvalid):
-        path = [part for part in (error.param or "").split(".") if part]
-        item = {"type": "value_error", "loc": ["body", *path], "msg": error.message}
-        return 422, msgspec.json.encode({"detail": [item]}), headers
+        return 422, msgspec.json.encode({"detail": [_item(error)]}), headers
     return error.status, msgspec.json.encode({"detail": {"error": error.message}}), headers
+
+
+def _item(error: FieldInvalid) -> dict[str, object]:
+    parts = [part for part in (error.param or "").split(".") if part]
+    path = [int(part) if part.isascii() and part.isdigit() else part for part in parts]
+    return {
+        "type": error.fault,
+        "loc": ["body", *path],
+        "msg": error.said,
+        "input": error.given,
+    }
 
 
 def elevenlabs_detail(error: InferdError) -> dict[str, str]:

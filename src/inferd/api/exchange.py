@@ -74,6 +74,10 @@ class Recording(Protocol):
 class Exchange:
     """A request being answered."""
 
+    origin: str = ""
+    """This gateway as the client sees it, such as `https://inferd.example`."""
+    cut: CutTexts | None = None
+    """Long base64 of its body."""
     fingerprint: bytes = b""
     """Of a request with an Idempotency-Key, once its body is read."""
     recorder: Recording | None = None
@@ -87,8 +91,6 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.address = ""
         """The client's, read through trusted proxies alone; "" if it is not known."""
-        self.origin = ""
-        """This gateway as the client sees it, such as `https://inferd.example`."""
         self.secure: bool = scope.get("scheme") == "https"
         """It came over TLS that ends here."""
         self.always: tuple[tuple[bytes, bytes], ...] = ()
@@ -103,8 +105,6 @@ class Exchange:
         """HTTP status sent; 0 while nothing was."""
         self.files: list[Path] = []
         """Private files of this request; deleted when it ends."""
-        self.cut: CutTexts | None = None
-        """Long base64 of its body."""
         self.gone = False
         """The client has left."""
         self._caller: Caller | None = None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
-from inferd.api.body import locate
+from inferd.api.body import fault_of
 from inferd.api.cut_texts import Raw
 from inferd.api.errors import FieldInvalid
 from inferd.errors import BadRequest
@@ -51,7 +51,7 @@ class FormFile(NamedTuple):
 
     name: str
     """As the client says; used for nothing but its ending."""
-    content: memoryview
+    content: bytes | memoryview
     """Where it lies in the body."""
 
 
@@ -131,8 +131,9 @@ def _converted(values: dict[str, Any], struct: type[T]) -> T:
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:
-        sentence, param = locate(str(error))
-        raise FieldInvalid(sentence, param=param) from None
+        # What lies in a file is not sent back.
+        texts = {name: value for name, value in values.items() if FILE_MARK not in str(value)}
+        raise fault_of(str(error), texts) from None
 
 
 def _boundary(content_type: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from typing import Annotated
 
 import msgspec
 import pytest
@@ -86,3 +87,45 @@ def test_a_wrong_field_is_named(body: bytes, param: str) -> None:
 def test_hostile_json_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(BadRequest):
         decode(body, CHAT)
+
+
+class Shape(msgspec.Struct):
+    """Fields of every kind."""
+
+    name: str
+    count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    many: list[str] = []
+    deep: dict[str, int] = {}
+    maybe: float | None = None
+    inner: list[Shape] = []
+
+
+@pytest.mark.parametrize(
+    ("body", "fault", "param", "said", "given"),
+    [
+        (b"{}", "missing", "name", "Field required", {}),
+        (b'{"count": 2}', "missing", "name", "Field required", {"count": 2}),
+        (b'{"name":"a","inner":[{}]}', "missing", "inner.0.name", "Field required", {}),
+        (b'{"name":7}', "string_type", "name", "Expected str, got int", 7),
+        (b'{"name":"a","count":"b"}', "int_type", "count", "Expected int, got str", "b"),
+        (b'{"name":"a","count":0}', "value_error", "count", "Expected int >= 1", 0),
+        (b'{"name":"a","many":[1]}', "string_type", "many.0", "Expected str, got int", 1),
+        (b'{"name":"a","deep":{"x":"y"}}', "int_type", "deep....", "Expected int, got str", None),
+        (b'{"name":"a","maybe":[]}', "float_type", "maybe", "Expected float | null, got array", []),
+        (b"[]", "dict_type", None, "Expected object, got array", []),
+    ],
+)
+def test_the_field_that_does_not_fit_is_told_with_its_fault_and_value(
+    body: bytes, fault: str, param: str | None, said: str, given: object
+) -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        decode(body, msgspec.json.Decoder(Shape))
+    error = caught.value
+    assert (error.fault, error.param, error.said, error.given) == (fault, param, said, given)
+    assert error.message == (f"{param}: {said}." if param else f"{said}.")
+
+
+def test_a_long_value_is_not_sent_back() -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        decode(msgspec.json.encode({"name": ["a" * 5000]}), msgspec.json.Decoder(Shape))
+    assert caught.value.given is None

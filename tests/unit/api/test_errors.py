@@ -33,7 +33,15 @@ def test_a_field_that_does_not_fit_is_422_with_its_place_on_native_routes_only()
     error = FieldInvalid("Too big.", param="messages.0.role")
     status, body, _ = render(error, "native")
     assert status == 422
-    assert msgspec.json.decode(body)["detail"][0]["loc"] == ["body", "messages", "0", "role"]
+    assert msgspec.json.decode(body)["detail"][0]["loc"] == ["body", "messages", 0, "role"]
+    lacking = FieldInvalid(
+        "inputs: Field required.", param="inputs", fault="missing", said="Field required", given={}
+    )
+    assert msgspec.json.decode(render(lacking, "native")[1]) == {
+        "detail": [
+            {"type": "missing", "loc": ["body", "inputs"], "msg": "Field required", "input": {}}
+        ]
+    }
     assert render(error, "openai")[0] == 400
 
 

@@ -120,6 +120,15 @@ def test_an_array_that_is_too_long_is_refused_by_its_name() -> None:
     assert caught.value.param == "few"
 
 
+def test_what_does_not_fit_is_shown_without_files() -> None:
+    with pytest.raises(FieldInvalid) as caught:
+        read(part('; name="image"; filename="a"', b"1"), part('; name="count"', b"many"))
+    assert (caught.value.param, caught.value.given) == ("count", "many")
+    with pytest.raises(FieldInvalid) as caught:
+        read(part('; name="count"; filename="a"', b"1"))
+    assert (caught.value.param, caught.value.given) == ("count", None)
+
+
 def test_an_empty_part_is_a_list_that_was_left_out() -> None:
     assert read(part('; name="many"', b""))[0].many is None
 

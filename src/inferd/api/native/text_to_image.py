@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import single
+from inferd.api.errors import FieldInvalid
 from inferd.api.exchange import Exchange
 from inferd.api.media import MediaDoor, read_with_media
 from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
@@ -23,7 +24,7 @@ from inferd.api.pictures import (
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces, framed
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, UnsupportedField
+from inferd.errors import UnsupportedField
 from inferd.tasks.base import Progress
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_image import IMAGES_MAX, STEPS_MAX, ImageRequest, Rendered
@@ -143,7 +144,10 @@ def _check(body: TextToImageIn) -> None:
 async def _request(card: ModelCard, body: TextToImageIn, door: MediaDoor) -> ImageRequest:
     given = body.input or body
     if not given.prompt:
-        raise BadRequest("prompt is required.", param="prompt")
+        path = "input.prompt" if body.input else "prompt"
+        raise FieldInvalid(
+            f"{path}: Field required.", param=path, fault="missing", said="Field required", given={}
+        )
     width, height = _size(card, body, given)
     strength = body.strength if body.strength is not None else given.prompt_strength
     return ImageRequest(
