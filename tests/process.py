@@ -119,7 +119,7 @@ class InferdProcess:
         """What it logged."""
         return (self.data_dir / "stderr.log").read_text()
 
-    async def cli(self, *arguments: str) -> tuple[int, str]:
+    async def cli(self, *arguments: str, cwd: Path | None = None) -> tuple[int, str]:
         """Run a command over the same data directory: (exit code, output)."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -131,6 +131,7 @@ class InferdProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            cwd=cwd,
         )
         output, _ = await asyncio.wait_for(process.communicate(), 60)
         return process.returncode or 0, output.decode()

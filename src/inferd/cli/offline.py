@@ -65,6 +65,7 @@ class _InProcess:
         self._body: bytes | None = body
         self._on_chunk = on_chunk
         self._status = 0
+        self._ended = False
         self._refusal = bytearray()
         self._never = asyncio.Event()
 
@@ -77,13 +78,16 @@ class _InProcess:
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-        elif self._status >= 400:
+            return
+        self._ended = not message.get("more_body", False)
+        if self._status >= 400:
             self._refusal += message.get("body", b"")
         else:
             self._on_chunk(message.get("body", b""))
 
     def check(self) -> None:
         """Raise what the application refused with."""
-        if self._status < 400:
-            return
-        raise InferdError(refusal_sentence(bytes(self._refusal)))
+        if self._status >= 400:
+            raise InferdError(refusal_sentence(bytes(self._refusal)))
+        if not self._ended:
+            raise InferdError("The answer broke off; the log says why.")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
+from inferd.catalog.card import ModelCard
 from inferd.cli import wiring
-from inferd.cli.data_dir import running_server
 from inferd.cli.flags import Config, DataDir
-from inferd.cli.run_chat import Part, chat_content
-from inferd.cli.run_tasks import Wish, task_call
-from inferd.cli.server_client import ServerClient
-from inferd.errors import InferdError
+from inferd.cli.run_asking import ask, ask_bytes, ask_events
+from inferd.cli.run_chat import chat_content
+from inferd.cli.run_tasks import Call, Wish, check_flags, is_raw, task_call
 from inferd.settings import Settings, load
 
 CHAT = "/v1/openai/chat/completions"
+_SAMPLING = ("max_tokens", "temperature", "seed")
 
 
 def run(  # noqa: PLR0913 one flag for each field that people set by hand
@@ -34,7 +32,10 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where sound, pictures, films go.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where sound, pictures, films go; the ending is the format."
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message before it.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
@@ -51,79 +52,47 @@ def run(  # noqa: PLR0913 one flag for each field that people set by hand
     """Call a model once."""
     settings = load({"data_dir": data_dir}, config=config)
     card = wiring.catalog(settings).serving(model)
+    fields = {
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "preset_voice": voice,
+        "size": size,
+        "num_inference_steps": steps,
+        "seconds": seconds,
+        "language": language,
+    }
+    wish = Wish(inputs, output, fields)
     if card.task == "text-generation":
-        fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        _chat(settings, model, chat_content(card, inputs), system, fields)
-        return
-    wish = Wish(
-        inputs,
-        output,
-        {
-            "seed": seed,
-            "preset_voice": voice,
-            "size": size,
-            "num_inference_steps": steps,
-            "seconds": seconds,
-            "language": language,
-            "temperature": temperature,
-        },
-    )
-    call = task_call(card, wish)
-    body = call.body()
-    _ask(settings, f"/v1/inference/{model}", body, call.show, streamed=bool(body.get("stream")))
+        _chat(settings, model, card, wish)
+    else:
+        _call(settings, model, task_call(card, wish))
 
 
-def _chat(
-    settings: Settings,
-    model: str,
-    content: str | list[Part],
-    system: str | None,
-    fields: dict[str, Any],
-) -> None:
+def _chat(settings: Settings, model: str, card: ModelCard, wish: Wish) -> None:
+    check_flags(wish, ("system", *_SAMPLING), writes=False)
+    system = wish.fields["system"]
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {
         "model": model,
-        "messages": [*messages, {"role": "user", "content": content}],
+        "messages": [*messages, {"role": "user", "content": chat_content(card, wish.inputs)}],
         "stream": True,
-        **{name: value for name, value in fields.items() if value is not None},
+        **{name: value for name in _SAMPLING if (value := wish.fields[name]) is not None},
     }
-    _ask(settings, CHAT, body, _print, streamed=True)
+    ask_events(settings, CHAT, body, _print)
     sys.stdout.write("\n")
 
 
-def _ask(
-    settings: Settings, path: str, body: Any, show: Callable[[Any], None], *, streamed: bool
-) -> None:
-    server = running_server(settings)
-    if server is None:
-        from inferd.cli import offline
-
-        if streamed:
-            offline.stream(settings, path, body, _Events(show).feed)
-        else:
-            show(offline.call(settings, "POST", path, body))
-    elif streamed:
-        for event in ServerClient(server).events(path, body):
-            show(event)
+def _call(settings: Settings, model: str, call: Call) -> None:
+    path, body = f"/v1/inference/{model}", call.body()
+    if is_raw(call):
+        ask_bytes(settings, path, body, call.show)
+    elif body.get("stream"):
+        ask_events(settings, path, body, call.show)
     else:
-        show(ServerClient(server).call("POST", path, body))
-
-
-class _Events:
-    """Cuts a byte stream into events."""
-
-    def __init__(self, show: Callable[[Any], None]) -> None:
-        self._show = show
-        self._pending = b""
-
-    def feed(self, chunk: bytes) -> None:
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data: ") and line != b"data: [DONE]":
-                event = msgspec.json.decode(line[6:])
-                if "error" in event:
-                    raise InferdError(event["error"]["message"])
-                self._show(event)
+        ask(settings, path, body, call.show)
+    call.finish()
 
 
 def _print(event: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +11,15 @@ import typer
 
 from inferd.catalog.card import ModelCard
 from inferd.cli.run_inputs import media_of, text_of
+from inferd.cli.run_output import (
+    FILMS,
+    SOUNDS,
+    Sound,
+    Target,
+    picture_target,
+    save,
+    target,
+)
 from inferd.cli.tables import show_table
 from inferd.errors import BadRequest
 from inferd.tasks.base import TaskName
@@ -26,7 +34,21 @@ class Wish(NamedTuple):
     inputs: list[str]
     output: Path | None
     fields: Mapping[str, Any]
-    """Flags by the name of their field; None where the flag was not given."""
+    """Flags by the name of their field, as in FLAGS; None where the flag was not given."""
+
+
+FLAGS = {
+    "system": "--system",
+    "max_tokens": "--max-tokens",
+    "temperature": "--temperature",
+    "seed": "--seed",
+    "preset_voice": "--voice",
+    "size": "--size",
+    "num_inference_steps": "--steps",
+    "seconds": "--seconds",
+    "language": "--language",
+}
+"""Field → how it is spelled on the command line."""
 
 
 class Call(Protocol):
@@ -37,19 +59,34 @@ class Call(Protocol):
         ...
 
     def show(self, told: Any) -> None:
-        """Show the answer, or one event of it."""
+        """Show the answer, or one event or piece of it."""
+        ...
+
+    def finish(self) -> None:
+        """All was shown."""
         ...
 
 
 def task_call(card: ModelCard, wish: Wish) -> Call:
-    """The call of a model's task."""
-    return _CALLS[card.task](wish)
+    """The call of a model's task. Raises BadRequest for what the task does not take."""
+    kind = _CALLS[card.task]
+    check_flags(wish, kind.takes, writes=kind.writes)
+    return kind(wish)
 
 
-def _save(data_url: str, wanted: Path | None, default: str) -> None:
-    path = wanted or Path(default)
-    path.write_bytes(b64decode(data_url.partition(",")[2]))
-    typer.echo(f"{path} ({path.stat().st_size} bytes)")
+def is_raw(call: Call) -> bool:
+    """Its answer is bytes, not JSON."""
+    return isinstance(call, _Speak)
+
+
+def check_flags(wish: Wish, takes: Collection[str], *, writes: bool) -> None:
+    """Refuse what was asked for and would have no effect."""
+    for name, value in wish.fields.items():
+        if value is not None and name not in takes:
+            known = ", ".join(FLAGS[one] for one in FLAGS if one in takes) or "no such options"
+            raise BadRequest(f"{FLAGS[name]} is not for this model; it takes {known}.")
+    if wish.output is not None and not writes:
+        raise BadRequest("-o is not for this model: its answer is printed.")
 
 
 def _given(wish: Wish, *names: str) -> dict[str, Any]:
@@ -63,8 +100,22 @@ def _one(wish: Wish) -> str:
 
 
 class _Call:
+    takes: Collection[str] = ()
+    """Fields of its flags."""
+    writes = False
+    """It writes a file."""
+
     def __init__(self, wish: Wish) -> None:
         self.wish = wish
+
+    def body(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def show(self, told: Any) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Most calls have shown everything by then."""
 
 
 class _Embeddings(_Call):
@@ -90,8 +141,10 @@ class _Rerank(_Call):
 
 
 class _Transcribe(_Call):
+    takes = ("language", "temperature")
+
     def body(self) -> dict[str, Any]:
-        fields = _given(self.wish, "language", "temperature")
+        fields = _given(self.wish, *self.takes)
         return {"audio": media_of(_one(self.wish)), "stream": True, **fields}
 
     def show(self, told: Any) -> None:
@@ -103,57 +156,82 @@ class _Transcribe(_Call):
 
 
 class _Speak(_Call):
-    def body(self) -> dict[str, Any]:
-        suffix = (self.wish.output or Path("speech.wav")).suffix.removeprefix(".").lower()
-        fields = _given(self.wish, "preset_voice")
-        formats = {"ogg": "opus", "": "wav"}
-        wanted = formats.get(suffix, suffix)
-        return {"text": text_of(_one(self.wish)), "output_format": wanted, **fields}
+    takes = ("preset_voice",)
+    writes = True
 
-    def show(self, told: Any) -> None:
-        _save(told["audio"], self.wish.output, f"speech.{told['output_format']}")
+    def __init__(self, wish: Wish) -> None:
+        super().__init__(wish)
+        self._target = target(wish.output, "speech.wav", SOUNDS)
+        self._sound = Sound(self._target)
+
+    def body(self) -> dict[str, Any]:
+        fields = _given(self.wish, *self.takes)
+        text = text_of(_one(self.wish))
+        return {"text": text, "output_format": self._target.file_format, "stream": True, **fields}
+
+    def show(self, told: bytes) -> None:
+        self._sound.add(told)
+
+    def finish(self) -> None:
+        self._sound.finish()
 
 
 class _Draw(_Call):
-    default = "image.png"
+    takes = ("seed", "num_inference_steps", "size")
+    writes = True
+
+    def __init__(self, wish: Wish) -> None:
+        super().__init__(wish)
+        self._target = self.target(wish.output)
+
+    def target(self, wanted: Path | None) -> Target:
+        return picture_target(wanted, "image.png")
 
     def body(self) -> dict[str, Any]:
-        fields = _given(self.wish, "seed", "num_inference_steps")
+        fields = _given(self.wish, *(name for name in self.takes if name != "size"))
         size = self.wish.fields.get("size")
         if size is not None:
-            width, _, height = str(size).partition("x")
-            fields |= {"width": width, "height": height or width}
+            fields |= _size(str(size))
         return {"prompt": text_of(_one(self.wish)), "stream": True, **fields}
 
     def show(self, told: Any) -> None:
         if "progress" in told:
             _bar(told["progress"]["step"], told["progress"]["steps"])
         else:
-            _save(self.result(told), self.wish.output, self.default)
+            save(self.result(told), self._target)
 
     def result(self, told: Any) -> str:
         return str(told["images"][0])
 
 
 class _Film(_Draw):
-    default = "video.mp4"
+    takes = (*_Draw.takes, "seconds")
 
-    def body(self) -> dict[str, Any]:
-        return super().body() | _given(self.wish, "seconds")
+    def target(self, wanted: Path | None) -> Target:
+        return target(wanted, "video.mp4", FILMS)
 
     def result(self, told: Any) -> str:
         return str(told["video"])
 
 
 class _Look(_Call):
-    """A picture, and labels where the task takes them."""
+    """A picture."""
 
     def body(self) -> dict[str, Any]:
-        picture, *labels = self.wish.inputs
-        return {"image": media_of(picture), **({"candidate_labels": labels} if labels else {})}
+        return {"image": media_of(_one(self.wish))}
 
     def show(self, told: Any) -> None:
         _scores([(one["score"], one["label"]) for one in told["results"]])
+
+
+class _Choose(_Look):
+    """A picture, and the labels to choose from."""
+
+    def body(self) -> dict[str, Any]:
+        picture, *labels = self.wish.inputs
+        if not labels:
+            raise BadRequest("This model takes a picture and then labels to choose from.")
+        return {"image": media_of(picture), "candidate_labels": labels}
 
 
 class _Detect(_Look):
@@ -187,6 +265,13 @@ class _Answer(_Call):
         typer.echo(f"{told['answer']} ({told['score']:.3f})")
 
 
+def _size(given: str) -> dict[str, int]:
+    width, _, height = given.partition("x")
+    if not (width.isdecimal() and (height or width).isdecimal()):
+        raise BadRequest("--size is a width and a height: 512x512.")
+    return {"width": int(width), "height": int(height or width)}
+
+
 def _label(one: Any) -> str:
     if "sequence" in one:
         return str(one["sequence"])
@@ -216,7 +301,7 @@ def _bar(step: int, steps: int) -> None:
     sys.stderr.flush()
 
 
-_CALLS: dict[TaskName, Callable[[Wish], Call]] = {
+_CALLS: dict[TaskName, type[_Call]] = {
     "embeddings": _Embeddings,
     "reranker": _Rerank,
     "automatic-speech-recognition": _Transcribe,
@@ -224,7 +309,7 @@ _CALLS: dict[TaskName, Callable[[Wish], Call]] = {
     "text-to-image": _Draw,
     "text-to-video": _Film,
     "image-classification": _Look,
-    "zero-shot-image-classification": _Look,
+    "zero-shot-image-classification": _Choose,
     "object-detection": _Detect,
     "document-to-text": _Read,
     "fill-mask": _Words,

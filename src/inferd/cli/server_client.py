@@ -15,6 +15,8 @@ import msgspec
 from inferd.cli.data_dir import ServerFile
 from inferd.errors import InferdError, NotFound, Unavailable
 
+_CHUNK_BYTES = 64 * 1024
+
 
 class ServerClient:
     """JSON calls with the local admin credential."""
@@ -29,14 +31,18 @@ class ServerClient:
 
     def events(self, path: str, body: object) -> Iterator[Any]:
         """The JSON events of a stream."""
-        response = self._send("POST", path, body)
-        for line in response:
+        for line in _whole(iter(self._send("POST", path, body))):
             if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                 continue
             event = msgspec.json.decode(line[6:])
             if "error" in event:
                 raise InferdError(event["error"]["message"])
             yield event
+
+    def chunks(self, path: str, body: object) -> Iterator[bytes]:
+        """The bytes of an answer as they come."""
+        response = self._send("POST", path, body)
+        return _whole(iter(lambda: response.read1(_CHUNK_BYTES), b""))
 
     def _send(self, method: str, path: str, body: object) -> http.client.HTTPResponse:
         parts = urlsplit(self._server.url)
@@ -55,6 +61,14 @@ class ServerClient:
         if response.status >= 400:
             raise _error(response)
         return response
+
+
+def _whole(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same; a sentence where the server hangs up in the middle."""
+    try:
+        yield from pieces
+    except (http.client.HTTPException, OSError) as error:
+        raise Unavailable("The server broke off its answer.") from error
 
 
 class _PinnedConnection(http.client.HTTPSConnection):
@@ -87,9 +101,21 @@ def refusal_sentence(body: bytes) -> str:
     try:
         told: Any = msgspec.json.decode(body)
         inner: Any = told.get("error") or told.get("detail")
-        if isinstance(inner, dict):
-            fields = cast("dict[str, Any]", inner)
-            inner = fields.get("message") or fields.get("error")
     except (msgspec.DecodeError, AttributeError):
         return ""
+    if isinstance(inner, list):
+        return " ".join(_field_sentence(one) for one in cast("list[Any]", inner))
+    if isinstance(inner, dict):
+        fields = cast("dict[str, Any]", inner)
+        inner = fields.get("message") or fields.get("error")
     return str(inner or "")
+
+
+def _field_sentence(one: Any) -> str:
+    """Of a field that is wrong: which, and why."""
+    if not isinstance(one, dict):
+        return str(one)
+    fields = cast("dict[str, Any]", one)
+    path = ".".join(str(step) for step in fields.get("loc", ())[1:])
+    message = str(fields.get("msg", ""))
+    return f"{path}: {message}" if path else message
