@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import text
 
+from inferd.clock import Clock, ManualClock
 from inferd.storage import entries
 from inferd.storage.database import Database
 from inferd.storage.database_url import is_postgres, sqlite_path
@@ -61,11 +62,13 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def writer_of(url: str, directory: Path) -> LedgerWriter | PostgresWriter:
+def writer_of(
+    url: str, directory: Path, clock: Clock | None = None
+) -> LedgerWriter | PostgresWriter:
     """The writer that goes with a database."""
     if is_postgres(url):
-        return PostgresWriter(url, directory)
-    return LedgerWriter(sqlite_path(url))
+        return PostgresWriter(url, directory, clock=clock)
+    return LedgerWriter(sqlite_path(url), clock=clock)
 
 
 class Books:
@@ -84,9 +87,9 @@ class Books:
             await connection.execute(text(PRICE))
         await database.close()
 
-    def writer(self) -> LedgerWriter | PostgresWriter:
-        """A writer, not started yet."""
-        return writer_of(self.url, self.directory)
+    def writer(self, now_unix_ns: int = 0) -> LedgerWriter | PostgresWriter:
+        """A writer, not started yet; it lives in the month of `entry`."""
+        return writer_of(self.url, self.directory, ManualClock(now_unix_ns))
 
     async def rows(self) -> list[EntryRow]:
         """All entries by request."""

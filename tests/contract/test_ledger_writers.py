@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inferd.errors import EngineFailed, Unavailable
+from inferd.metering.invoices import is_final
+from inferd.metering.periods import Month
 from inferd.storage import ledger_writer, postgres_writer
 from inferd.storage.journal import Journal
 from inferd.storage.ledger_writer import LedgerWriter
@@ -244,6 +247,28 @@ async def test_the_journal_is_replayed_at_start_and_twice_is_once(books: Books) 
     assert await books.rows() == [entry(1), entry(2)]
     assert (await books.ask(SPENT))[0] == ("credit:acc", 14)
     assert await books.ask(RESERVATIONS) == []
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(29, False), (31, True)])
+async def test_what_is_replayed_after_its_month_is_final_counts_in_the_next(
+    books: Books, minutes: int, late: bool
+) -> None:
+    december = round(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9
+    now = december + minutes * 60 * 10**9
+    rows = [entry(n, settled_unix_ns=december - 1) for n in (1, 2)]
+    Journal(books.directory / "ledger.journal").append([Settle(row) for row in rows])
+    writer = books.writer(now)
+    await opened(writer)
+    # A second life finds the journal of the first one: nothing is booked twice.
+    assert not await writer.submit(Settle(rows[0]))
+    await writer.close()
+    assert [row.settled_unix_ns for row in await books.rows()] == [
+        now if late else december - 1
+    ] * 2
+    day = (now if late else december - 1) // (86_400 * 10**9)
+    assert await books.ask("SELECT day, cost_nanos FROM rollups") == [(day, 14)]
+    assert is_final(Month(2026, 11), now) is False
+    assert is_final(Month(2026, 11), december + 3600 * 10**9)
 
 
 async def test_what_is_refused_at_a_replay_is_kept_for_a_person(books: Books) -> None:

@@ -1,8 +1,9 @@
 """Invoices: a month of usage by model and unit, exact to the nano-dollar.
 
 Nothing is stored: roll-ups and price versions never change, so neither does the invoice of a month
-that is over. Every request was rounded by itself to whole nano-dollars, a line is rounded once; the
-difference is a line of its own, so that the lines sum up to what was booked.
+that is final. What the database gets later, from a journal, counts in the month in which it does.
+Every request was rounded by itself to whole nano-dollars, a line is rounded once; the difference is
+a line of its own, so that the lines sum up to what was booked.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from inferd.metering.prices import ONE, Price, price_of
 from inferd.money import NanoUsd, Rate
 from inferd.storage import prices, rollups
 from inferd.storage.database import Database
+from inferd.storage.ledger_statements import LATE_NS
 from inferd.storage.rollups import LineSum, Slice, View
 from inferd.tasks.base import Usage
+
+FINAL_AFTER_NS = 2 * LATE_NS
+"""After the end of a month; gateways' clocks may differ by the half of it."""
 
 
 class InvoiceLine(msgspec.Struct, frozen=True):
@@ -46,7 +51,7 @@ class Invoice(msgspec.Struct, frozen=True):
 
     month: Month
     final: bool
-    """The month is over."""
+    """The month is over, and nothing more is booked to it."""
     lines: Sequence[InvoiceLine]
     rounding_nanos: int
     """What the single requests were rounded to, less what the lines are rounded to."""
@@ -55,8 +60,8 @@ class Invoice(msgspec.Struct, frozen=True):
 
 
 def is_final(month: Month, now_unix_ns: int) -> bool:
-    """True once the month is over."""
-    return now_unix_ns // DAY_NS >= month.after_day
+    """True once nothing more is booked to the month."""
+    return now_unix_ns >= month.after_day * DAY_NS + FINAL_AFTER_NS
 
 
 async def invoice(

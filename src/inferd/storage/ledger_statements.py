@@ -47,6 +47,8 @@ TAKE_OFF_LEASE = (
     "WHERE purse = ? AND gateway = ?"
 )
 
+LATE_NS = 30 * 60 * 1_000_000_000
+"""An entry that the database gets so long after its month is over counts in the month that runs."""
 _DAY_NS = 86_400_000_000_000
 
 
@@ -71,6 +73,19 @@ def of_write(write: LedgerWrite) -> Statement:
     if isinstance(write, Reserve):
         return Statement(INSERT_RESERVATION, msgspec.structs.astuple(write.reservation))
     return Statement(DELETE_RESERVATION, (write.request_id,))
+
+
+def dated(writes: Sequence[LedgerWrite], now_unix_ns: int) -> list[LedgerWrite]:
+    """What a journal held, with late entries settled now: an invoice that is final stays so."""
+    before = month_of(now_unix_ns - LATE_NS)
+    return [
+        msgspec.structs.replace(
+            write, entry=msgspec.structs.replace(write.entry, settled_unix_ns=now_unix_ns)
+        )
+        if isinstance(write, Settle) and month_of(write.entry.settled_unix_ns) < before
+        else write
+        for write in writes
+    ]
 
 
 def let_go(writes: Sequence[LedgerWrite]) -> Batch:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from inferd.clock import Clock, SystemClock
 from inferd.errors import EngineFailed, InferdError, Unavailable
 from inferd.storage import ledger_statements as say
 from inferd.storage.database import pragmas
@@ -37,11 +38,12 @@ _Outcome = bool | InferdError
 class LedgerWriter:
     """Owns the thread. Start it once; `close` commits what is queued."""
 
-    def __init__(self, path: Path, *, power_safe: bool = False) -> None:
+    def __init__(self, path: Path, *, power_safe: bool = False, clock: Clock | None = None) -> None:
         self.healthy = True
         """False while nothing takes a write, or only what the disk's reserve still holds."""
         self._path = path
         self._power_safe = power_safe
+        self._clock = clock or SystemClock()
         reserve = path.with_name("ledger.reserve")
         self._journal = Journal(path.with_name("ledger.journal"), reserve=reserve)
         self._refused = Journal(path.with_name("ledger.refused"))
@@ -155,7 +157,7 @@ class LedgerWriter:
 
     def _recover(self) -> None:
         if self._journal.pending():
-            writes = list(self._journal.read())
+            writes = say.dated(list(self._journal.read()), self._clock.unix_ns())
             outcomes = self._write(writes)
             refused = [w for w, o in zip(writes, outcomes, strict=True) if not isinstance(o, bool)]
             if refused:

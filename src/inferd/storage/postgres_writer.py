@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from inferd.clock import Clock, SystemClock
 from inferd.errors import EngineFailed, InferdError, Unavailable
 from inferd.storage import ledger_statements as say
 from inferd.storage.journal import Journal
@@ -39,10 +40,11 @@ _INSERT_ENTRY = f"{say.numbered(say.INSERT_ENTRY)} RETURNING request_id"
 class PostgresWriter:
     """Owns a connection and a task in the running loop. `start` once; `close` commits the rest."""
 
-    def __init__(self, url: str, directory: Path) -> None:
+    def __init__(self, url: str, directory: Path, *, clock: Clock | None = None) -> None:
         self.healthy = True
         """False while nothing takes a write, or only what the disk's reserve still holds."""
         self._url = url
+        self._clock = clock or SystemClock()
         reserve = directory / "ledger.reserve"
         self._journal = Journal(directory / "ledger.journal", reserve=reserve)
         self._refused = Journal(directory / "ledger.refused")
@@ -202,7 +204,7 @@ class PostgresWriter:
         return await asyncio.to_thread(self._journal.read_some, at, GROUP_MAX)
 
     async def _replayed(self, writes: Sequence[LedgerWrite], until: int) -> bool:
-        outcomes = await self._try(writes)
+        outcomes = await self._try(say.dated(writes, self._clock.unix_ns()))
         if outcomes is None:
             return False
         refused = [w for w, o in zip(writes, outcomes, strict=True) if not isinstance(o, bool)]
