@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,19 @@ def test_the_exit_code_says_whether_inferd_can_serve(settings: Settings) -> None
     told = subprocess.run(command, capture_output=True, text=True, check=False, env=ill)
     assert (told.returncode, "INFERD_PROT is not a setting" in told.stdout) == (1, True)
     assert told.stderr == ""
+
+
+def test_a_registry_of_npm_that_does_not_answer_is_named_with_the_models_that_need_it(
+    tmp_path: Path,
+) -> None:
+    """Kokoro's voices come from there; whatever else is missing is told as well."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    away = {"data_dir": str(tmp_path), "port": 0, "npm_registry_url": address}
+    broken, odd = examine(load(away))
+    assert broken == []
+    (told,) = [sentence for sentence in odd if "npm" in sentence]
+    assert told.startswith("npm's registry cannot be reached: ")
+    assert told.endswith("Files of hexgrad/Kokoro-82M come from there.")

@@ -47,7 +47,10 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(
 
 
 def test_a_picture_in_another_format_needs_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inferd.cli.run_output.find_spec", lambda _: None)
+    def missing(name: str) -> None:
+        assert name == "PIL"
+
+    monkeypatch.setattr("inferd.cli.run_output.find_spec", missing)
     call("text-to-image", "hello", output="x.png")
     with pytest.raises(BadRequest, match="needs Pillow"):
         call("text-to-image", "hello", output="x.jpg")
