@@ -151,14 +151,13 @@ async def test_the_voices_are_listed(gate: Gateway) -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"voice": "nobody"}, "voice"),
         ({"input": ""}, "input"),
         ({"input": " \n "}, "input"),
         ({"input": "你好"}, "input"),
         ({"input": "x" * 50_001}, "input"),
         ({"speed": 9}, "speed"),
         ({"response_format": "midi"}, "response_format"),
-        ({"voice": "af_heart+../../x"}, "voice"),
+        ({"voice": "+".join(["af_heart"] * 9)}, "voice"),
         ({"language": "fr"}, "language"),
     ],
 )

@@ -96,6 +96,15 @@ class TestJobs:
         by_url = await gate.client.get("/" + last["data"][0]["url"].split("/", 3)[3])
         assert (by_url.body, by_url.headers["content-type"]) == (film.body, "video/mp4")
 
+    @pytest.mark.parametrize("variant", ["thumbnail", "spritesheet", "mp3"])
+    async def test_other_variants_are_refused_by_name(self, gate: Gateway, variant: str) -> None:
+        job = await begun(gate)
+        await ended(gate, job["id"])
+        path = f"/v1/videos/{job['id']}/content?variant={variant}"
+        answer = await gate.client.get(path)
+        assert answer.status == 400
+        assert answer.json()["error"]["param"] == "variant"
+
     async def test_a_player_may_ask_for_a_part(self, gate: Gateway) -> None:
         job = await begun(gate)
         await ended(gate, job["id"])

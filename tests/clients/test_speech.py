@@ -80,7 +80,7 @@ async def test_openai_streams_to_a_file_and_raises_what_it_should(
         async with streaming as answer:
             await answer.stream_to_file(file)
         assert is_speech(file.read_bytes(), pcm_rate=24_000)
-        for fields in ({"voice": "nobody"}, {"input": ""}, {"speed": 9}):
+        for fields in ({"input": ""}, {"speed": 9}):
             wrong: Any = {"model": MODEL, "voice": "af_heart", "input": TEXT} | fields
             with pytest.raises(openai.BadRequestError):
                 await client.audio.speech.create(**wrong)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from inferd.admission.work import Work
 from inferd.api.errors import stream_event
 from inferd.api.single import Headers
-from inferd.errors import BadRequest, InferdError
+from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest, InferdError, NotFound
 from inferd.tasks.base import Chunk
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_speech import AudioFormat
@@ -39,12 +40,29 @@ OPENAI_VOICES = {
 """OpenAI's names, and Kokoro's voice of the same name or the nearest kind."""
 
 
-def voices(given: str | Sequence[str] | None, param: str) -> tuple[str, ...]:
-    """Names of voices: one, several, or several joined with `+`. Raises BadRequest."""
+class VoiceNotFound(NotFound):
+    """The model has no voice of this name."""
+
+    code = "voice_not_found"
+
+
+def voices(card: ModelCard, given: str | Sequence[str] | None, param: str) -> tuple[str, ...]:
+    """Names of voices: one, several, or several joined with `+`.
+
+    Raises VoiceNotFound for a name that the card does not list; a card without a list leaves it to
+    its engine. BadRequest for too many.
+    """
     if given is None or given == "":
         return ()
     listed = given.split("+") if isinstance(given, str) else list(given)
     names = [OPENAI_VOICES.get(name.strip(), name.strip()) for name in listed]
+    known = card.options.get("voices")
+    if isinstance(known, list):
+        for name in names:
+            if name not in known:
+                raise VoiceNotFound(
+                    f"There is no voice {name[:64]!r}. There are {', '.join(known)}.", param=param
+                )
     if len(names) > VOICES_MAX or not all(_VOICE.fullmatch(name) for name in names):
         raise BadRequest(f"A voice is a name, or up to {VOICES_MAX} of them.", param=param)
     return tuple(names)

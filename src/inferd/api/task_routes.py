@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from inferd.api.cohere.rerank import RerankIn, RerankOut, rerank
 from inferd.api.elevenlabs.speech import ElevenLabsSpeechIn, elevenlabs_speech
-from inferd.api.elevenlabs.voices import Voice, Voices, list_voices, no_cloning, show_voice
+from inferd.api.elevenlabs.voices import (
+    Voice,
+    Voices,
+    change_voices,
+    list_voices,
+    remove_voice,
+    show_voice,
+)
 from inferd.api.openai.embeddings import EmbeddingsIn, EmbeddingsOut, embeddings
 from inferd.api.openai.images import (
     ImageEditIn,
@@ -100,6 +107,6 @@ def _elevenlabs() -> list[Route]:
         ),
         Route("GET", path, list_voices, "inference", shape, "All voices", gives=Voices),
         Route("GET", f"{path}/{{rest}}", show_voice, "inference", shape, "One voice", gives=Voice),
-        Route("POST", f"{path}/{{rest}}", no_cloning, "inference", shape, "Refused: no cloning"),
-        Route("DELETE", f"{path}/{{rest}}", no_cloning, "inference", shape, "Refused: no cloning"),
+        Route("POST", f"{path}/{{rest}}", change_voices, "inference", shape, "Refused: no cloning"),
+        Route("DELETE", f"{path}/{{rest}}", remove_voice, "inference", shape, "Refused: built in"),
     ]

@@ -68,7 +68,7 @@ async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
     request = SpeechRequest(
         model=card.name,
         text=body.text,
-        voices=voices(unquote(voice), "voice_id"),
+        voices=voices(card, unquote(voice), "voice_id"),
         language=body.language_code or None,
         speed=(settings.speed if settings else None) or 1.0,
         audio_format=wanted.audio_format,

@@ -10,8 +10,9 @@ import msgspec
 
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
+from inferd.api.spoken import VoiceNotFound
 from inferd.catalog.card import ModelCard
-from inferd.errors import NotFound, UnsupportedField
+from inferd.errors import Forbidden, UnsupportedField
 
 _LANGUAGES = {
     "a": "American English",
@@ -53,19 +54,30 @@ async def list_voices(exchange: Exchange, services: Services) -> None:
 
 async def show_voice(exchange: Exchange, services: Services) -> None:
     """One voice."""
-    wanted = unquote(exchange.rest)
-    for voice in _voices(services):
-        if voice.voice_id == wanted:
-            await exchange.respond(200, msgspec.json.encode(voice))
-            return
-    raise NotFound("There is no such voice.")
+    await exchange.respond(200, msgspec.json.encode(_find(services, exchange.rest)))
 
 
-async def no_cloning(exchange: Exchange, services: Services) -> None:
-    """Voices cannot be added, changed or removed."""
+async def change_voices(exchange: Exchange, services: Services) -> None:
+    """Voices cannot be added or changed; of one that is not there, 404 says so."""
+    if exchange.rest != "add":
+        _find(services, exchange.rest.removesuffix("/edit"))
     raise UnsupportedField(
         "No model here clones voices: those of GET /v1/voices cannot be added to or changed."
     )
+
+
+async def remove_voice(exchange: Exchange, services: Services) -> None:
+    """None can be removed; of one that is not there, 404 says so."""
+    voice = _find(services, exchange.rest)
+    raise Forbidden(f"The voice {voice.voice_id} comes with its model and cannot be deleted.")
+
+
+def _find(services: Services, named: str) -> Voice:
+    wanted = unquote(named)
+    for voice in _voices(services):
+        if voice.voice_id == wanted:
+            return voice
+    raise VoiceNotFound("There is no such voice.", param="voice_id")
 
 
 def _voices(services: Services) -> Iterator[Voice]:

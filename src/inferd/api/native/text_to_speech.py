@@ -73,7 +73,7 @@ async def text_to_speech(exchange: Exchange, services: Services, card: ModelCard
     request = SpeechRequest(
         model=card.name,
         text=body.text,
-        voices=voices(body.preset_voice, "preset_voice"),
+        voices=voices(card, body.preset_voice, "preset_voice"),
         language=body.language_code or None,
         speed=body.speed or 1.0,
         audio_format=body.output_format or "wav",

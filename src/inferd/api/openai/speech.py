@@ -82,7 +82,7 @@ async def speech(exchange: Exchange, services: Services) -> None:
     request = SpeechRequest(
         model=card.name,
         text=body.input,
-        voices=voices(voice, "voice"),
+        voices=voices(card, voice, "voice"),
         language=body.language or None,
         speed=body.speed or 1.0,
         audio_format=audio_format,

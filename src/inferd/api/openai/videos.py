@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +16,7 @@ from inferd.api.native.text_to_image import Text
 from inferd.api.native.text_to_video import Seconds, Seed, video_size
 from inferd.api.openai.images import base_url
 from inferd.api.services import Services
-from inferd.errors import BadRequest, Conflict, NotFound
+from inferd.errors import BadRequest, Conflict, NotFound, UnsupportedField
 from inferd.storage.rows import JobRow
 from inferd.tasks.text_to_video import VideoRequest
 
@@ -104,6 +105,11 @@ async def show_video(exchange: Exchange, services: Services) -> None:
         return
     if more != "content":
         raise NotFound("Not Found")
+    variant = parse_qs(exchange.query.decode("latin-1")).get("variant", ["video"])[0]
+    if variant != "video":
+        raise UnsupportedField(
+            "There is the video alone: no thumbnail and no spritesheet is made.", param="variant"
+        )
     if row.result is None:
         raise Conflict(row.error or f"The video is {row.status}; there is nothing to fetch yet.")
     film = await services.blobs.get(row.result)
