@@ -258,7 +258,7 @@ async def gateway(
     """Build every room over a fresh database, or the one at `where`, and take it down again."""
     async with AsyncExitStack() as stack:
         clock = clock or SystemClock()
-        path = tmp_path / "inferd.db"
+        path, flights = tmp_path / "inferd.db", list[Flight]()
         where = where or await _migrated(path)
         database = Database(where, directory=tmp_path)
         stack.push_async_callback(database.close)
@@ -273,7 +273,6 @@ async def gateway(
         prices = PriceBook(database, clock)
         known = cards or (echo_card(),)
         await prices.sync(known)
-        flights: list[Flight] = []
         router = _router(tmp_path, flights, clock, router_options)
         stack.push_async_callback(router.close)
         live = Limits(clock, concurrency)

@@ -119,3 +119,16 @@ async def _load_until_killed(server: InferdProcess, witness: Witness) -> None:
             group.create_task(ask(number))
         await asyncio.wait_for(witness.has_seen(before + 25), 30)
         await server.kill()
+
+
+async def test_a_killed_gateway_gives_no_limit_anew(data_dir: Path) -> None:
+    async with serving(data_dir, card("t/a")) as server:
+        async with server.client() as client:
+            limit = {"account_id": "*", "requests_per_minute": 2}
+            assert (await client.put("/v1/admin/limits", json=limit)).status_code == 200
+            told = [(await client.post(CHAT, json=body("t/a"))).status_code for _ in range(3)]
+        assert told == [200, 200, 429]
+        await server.kill()
+        await server.start()
+        async with server.client() as client:
+            assert (await client.post(CHAT, json=body("t/a"))).status_code == 429
