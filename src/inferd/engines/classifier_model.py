@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from inferd.catalog.card import ModelCard
-from inferd.engines.onnx import Array, open_session
+from inferd.engines.onnx import Array, device_of, open_session
 from inferd.engines.picture_input import PictureInput, Pixels
 from inferd.errors import EngineFailed
 from inferd.tasks.classification import Label
@@ -17,7 +17,7 @@ class ClassifierModel:
     """The network and the names of its classes. Thread-safe."""
 
     def __init__(self, card: ModelCard, model: Path, classes: Path, threads: int) -> None:
-        self._session = open_session(model, threads)
+        self._session = open_session(model, threads, device=device_of(card))
         self.input = PictureInput(card)
         self.classes = tuple(classes.read_text("utf-8").splitlines())
         side = self.input.side

@@ -8,7 +8,7 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Resources
 from inferd.engines.classifier_model import ClassifierModel, softmax
 from inferd.engines.encoder_model import EncoderModel
-from inferd.engines.onnx import Array
+from inferd.engines.onnx import Array, device_of
 from inferd.engines.two_towers import unit
 from inferd.errors import BadRequest
 from inferd.tasks.media import Media
@@ -23,7 +23,9 @@ class ConseTowers:
     def __init__(self, card: ModelCard, resources: Resources) -> None:
         path, threads = resources.path, resources.threads
         self._classifier = ClassifierModel(card, path("classifier"), path("classes"), threads)
-        self._encoder = EncoderModel(path("encoder"), path("tokenizer"), "mean", threads)
+        self._encoder = EncoderModel(
+            path("encoder"), path("tokenizer"), "mean", threads, device_of(card)
+        )
         self._mixed = int(str(card.options.get("classes_mixed", 10)))
         self._sharpness = float(str(card.options.get("sharpness", 20)))
         self._template = str(card.options.get("label_template", "a photo of a {}"))

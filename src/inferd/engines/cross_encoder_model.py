@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from inferd.engines.onnx import Array, open_session, padded
+from inferd.engines.onnx import Array, Device, open_session, padded
 from inferd.errors import EngineFailed
 
 
@@ -26,8 +26,15 @@ class CrossEncoderModel:
     Thread-safe. A document that is too long is cut.
     """
 
-    def __init__(self, model: Path, tokenizer: Path, context_length: int, threads: int) -> None:
-        self._session = open_session(model, threads)
+    def __init__(
+        self,
+        model: Path,
+        tokenizer: Path,
+        context_length: int,
+        threads: int,
+        device: Device = "cpu",
+    ) -> None:
+        self._session = open_session(model, threads, device=device)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         # The package's own types leave this call's options open.

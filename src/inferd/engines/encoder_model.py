@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from inferd.engines.onnx import Array, open_session, padded
+from inferd.engines.onnx import Array, Device, open_session, padded
 
 Pooling = Literal["mean", "cls", "last"]
 Vector = NDArray[np.float32]
@@ -18,8 +18,15 @@ Vector = NDArray[np.float32]
 class EncoderModel:
     """A BERT-like encoder in ONNX. Thread-safe."""
 
-    def __init__(self, model: Path, tokenizer: Path, pooling: Pooling, threads: int) -> None:
-        self._session = open_session(model, threads)
+    def __init__(
+        self,
+        model: Path,
+        tokenizer: Path,
+        pooling: Pooling,
+        threads: int,
+        device: Device = "cpu",
+    ) -> None:
+        self._session = open_session(model, threads, device=device)
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()

@@ -1,7 +1,8 @@
 """Text to speech with Kokoro on ONNX Runtime.
 
-Options of a card: `voices`, the names in the order in which the file holds them, and
-`default_voice`. Files: `model` (ONNX), `vocabulary` (JSON), `voices` (float32, 510 × 256 each).
+Options of a card: `voices`, the names in the order in which the file holds them,
+`default_voice`, and `device` as in onnx.py. Files: `model` (ONNX), `vocabulary` (JSON), `voices`
+(float32, 510 × 256 each).
 
 The text is spoken piece by piece, a sentence each, and every piece is sent as soon as it is
 there; a request that is cancelled stops at the next piece.
@@ -44,6 +45,7 @@ class KokoroEngine:
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Open the model and say a word, so that the first caller does not wait for it."""
         from inferd.engines.kokoro_model import KokoroModel, VoiceFiles
+        from inferd.engines.onnx import device_of
 
         names = card.options.get("voices")
         if not isinstance(names, list) or not names:
@@ -51,7 +53,7 @@ class KokoroEngine:
         files = VoiceFiles(
             resources.path("model"), resources.path("vocabulary"), resources.path("voices"), names
         )
-        model = KokoroModel(files, resources.threads)
+        model = KokoroModel(files, resources.threads, device_of(card))
         model.speak("Ready.", model.voice((names[0],)), 1.0)
         threads = ThreadPoolExecutor(card.slots, thread_name_prefix="kokoro")
         self._loaded = _Loaded(card, model, threads)

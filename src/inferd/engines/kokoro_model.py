@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from inferd.engines.onnx import open_session
+from inferd.engines.onnx import Device, open_session
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.text_to_speech import SpokenWord
 
@@ -63,8 +63,10 @@ class _Word(NamedTuple):
 class KokoroModel:
     """The model, its phonemes and its voices. Thread-safe."""
 
-    def __init__(self, files: VoiceFiles, threads: int) -> None:
-        self._session = open_session(files.model, threads, extra_outputs=(DURATIONS,))
+    def __init__(self, files: VoiceFiles, threads: int, device: Device = "cpu") -> None:
+        self._session = open_session(
+            files.model, threads, device=device, extra_outputs=(DURATIONS,)
+        )
         self._ids: dict[str, int] = json.loads(files.vocabulary.read_text())["vocab"]
         packed, names = np.fromfile(files.voices, "<f4"), files.names
         if packed.size != len(names) * STYLES * STYLE_WIDTH:

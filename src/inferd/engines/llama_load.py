@@ -116,7 +116,7 @@ def _parameters(
     # It would shrink the context without a word when memory is short.
     parameters.fit_params = False
     if "mmproj" in resources.files:
-        _see(parameters, card, resources.path("mmproj"))
+        see(parameters, card, resources.path("mmproj"))
     if card.kv_cache == "q8_0":
         parameters.cache_type_k = xllamacpp.ggml_type.GGML_TYPE_Q8_0
         parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_Q8_0
@@ -124,10 +124,10 @@ def _parameters(
     return parameters, xllamacpp
 
 
-def _see(parameters: Any, card: ModelCard, projector: Path) -> None:
-    """Take pictures as well. The tower runs on the CPU: it shares no memory with the model."""
+def see(parameters: Any, card: ModelCard, projector: Path) -> None:
+    """Take pictures as well. The tower runs where the layers do; without a GPU, on the CPU."""
     parameters.mmproj.path = str(projector)
-    parameters.mmproj_use_gpu = False
+    parameters.mmproj_use_gpu = parameters.n_gpu_layers != 0
     parameters.chat_template = llama_media.TEMPLATE
     parameters.use_jinja = True
     if "media_tokens_max" in card.options:

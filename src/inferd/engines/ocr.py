@@ -64,8 +64,9 @@ class OcrEngine:
     def load(self, card: ModelCard, resources: Resources) -> Features:
         """Open the networks and warm up."""
         from inferd.engines.ocr_model import OcrModel
+        from inferd.engines.onnx import device_of
 
-        model = OcrModel(resources)
+        model = OcrModel(resources, device_of(card))
 
         def find(pictures: list[Image]) -> list[list[Found]]:
             return [model.find(picture) for picture in pictures]

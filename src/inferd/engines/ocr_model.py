@@ -23,7 +23,7 @@ from inferd.engines.ocr_lines import (
     written,
 )
 from inferd.engines.ocr_regions import Floats, regions
-from inferd.engines.onnx import OnnxSession, open_session
+from inferd.engines.onnx import Device, OnnxSession, open_session
 from inferd.errors import EngineFailed
 from inferd.tasks.classification import Line
 
@@ -78,11 +78,11 @@ class Found(NamedTuple):
 class OcrModel:
     """Loaded and warm."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, device: Device = "cpu") -> None:
         threads = resources.threads
-        self._detector = open_session(resources.path(DETECTOR), threads)
-        self._turner = open_session(resources.path(TURNER), threads)
-        self._reader = open_session(resources.path(READER), threads)
+        self._detector = open_session(resources.path(DETECTOR), threads, device=device)
+        self._turner = open_session(resources.path(TURNER), threads, device=device)
+        self._reader = open_session(resources.path(READER), threads, device=device)
         self._letters = _letters(self._reader)
         blank = np.full((HEIGHT, TURNER_WIDTH, 3), 255, np.uint8)
         seen = self._run(self._reader, [blank], TURNER_WIDTH)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Resources
 from inferd.errors import EngineFailed
+
+_log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 """Of whatever type the model's inputs and outputs have."""
@@ -51,8 +54,26 @@ class _Session:
         return cast("list[Array]", self._session.run(None, feeds))
 
 
-def open_session(path: Path, threads: int, *, extra_outputs: tuple[str, ...] = ()) -> OnnxSession:
-    """Load a model for the CPU. Raises EngineFailed with a sentence.
+Device = Literal["cpu", "cuda", "auto"]
+"""Where a model runs. cuda and auto: on a GPU where onnxruntime-gpu offers one, else on the CPU;
+cuda complains of it in the log."""
+
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+
+def device_of(card: ModelCard) -> Device:
+    """The card's option `device`, cpu by default. Raises EngineFailed for another word."""
+    asked = str(card.options.get("device", "cpu"))
+    for known in get_args(Device):
+        if asked == known:
+            return known
+    raise EngineFailed(f"The option device is {', '.join(get_args(Device))}, not {asked[:40]!r}.")
+
+
+def open_session(
+    path: Path, threads: int, *, device: Device = "cpu", extra_outputs: tuple[str, ...] = ()
+) -> OnnxSession:
+    """Load a model. Raises EngineFailed with a sentence.
 
     `extra_outputs` names tensors inside the model that become outputs too, after its own.
     """
@@ -65,13 +86,23 @@ def open_session(path: Path, threads: int, *, extra_outputs: tuple[str, ...] = (
     options.log_severity_level = 3
     try:
         model = path.read_bytes() + _more_outputs(extra_outputs) if extra_outputs else str(path)
-        session: Any = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        providers = _providers(library, device)
+        session: Any = library.InferenceSession(model, options, providers=providers)
     except Exception as error:
         # The library's errors have no common class but Exception.
         raise EngineFailed(
             f"ONNX Runtime cannot load {path.name}.", detail=repr(error)[:500]
         ) from error
+    if device == "cuda" and _CUDA not in session.get_providers():
+        # The library goes on without a word where CUDA's own libraries are missing.
+        _log.warning("%s asks for a GPU and ONNX Runtime has none: it runs on the CPU", path.name)
     return _Session(session)
+
+
+def _providers(library: Any, device: Device) -> list[str]:
+    """In the order in which they are tried."""
+    offered: list[str] = library.get_available_providers()
+    return [_CUDA, _CPU] if device != "cpu" and _CUDA in offered else [_CPU]
 
 
 def encoder_files(card: ModelCard, resources: Resources) -> tuple[Path, Path]:

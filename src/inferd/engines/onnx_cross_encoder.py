@@ -44,7 +44,7 @@ class OnnxCrossEncoderEngine:
         """Open the model and warm up."""
         try:
             from inferd.engines.cross_encoder_model import CrossEncoderModel
-            from inferd.engines.onnx import encoder_files
+            from inferd.engines.onnx import device_of, encoder_files
         except ImportError as error:
             raise EngineFailed(
                 "This model needs the extra inferd[starter]: pip install 'inferd[starter]'.",
@@ -52,7 +52,9 @@ class OnnxCrossEncoderEngine:
             ) from error
 
         graph, tokenizer = encoder_files(card, resources)
-        model = CrossEncoderModel(graph, tokenizer, card.context_length, resources.threads)
+        model = CrossEncoderModel(
+            graph, tokenizer, card.context_length, resources.threads, device_of(card)
+        )
         shape = Shape(STEP_PAIRS_MAX, STEP_TOKENS_MAX)
         self._loaded = _Loaded(card, model, Batches(model.score, shape, "pairs"))
         return Features(("reranker",), card.slots, card.context_length)

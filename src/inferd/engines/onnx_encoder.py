@@ -6,6 +6,7 @@ Options of a card:
     normalize       true by default
     query_prefix    what goes before a text of input_type query, such as "query: "
     passage_prefix  the same for passages
+    device          "cpu" (default), "cuda" or "auto", as in onnx.py
     instruction     how an instruction is put before a text; holds {instruction} and {text}
 
 Files: `model` (ONNX) and `tokenizer` (tokenizer.json), or `model` as a folder of both (onnx.py).
@@ -57,7 +58,7 @@ class OnnxEncoderEngine:
         """Open the model and warm up."""
         try:
             from inferd.engines.encoder_model import EncoderModel
-            from inferd.engines.onnx import encoder_files
+            from inferd.engines.onnx import device_of, encoder_files
         except ImportError as error:
             raise EngineFailed(
                 "This model needs the extra inferd[starter]: pip install 'inferd[starter]'.",
@@ -68,7 +69,7 @@ class OnnxEncoderEngine:
         if pooling not in ("mean", "cls", "last"):
             raise EngineFailed(f"The card's pooling is mean, cls or last, not {pooling!r}.")
         graph, tokenizer = encoder_files(card, resources)
-        model = EncoderModel(graph, tokenizer, pooling, resources.threads)
+        model = EncoderModel(graph, tokenizer, pooling, resources.threads, device_of(card))
         shape = Shape(STEP_TEXTS_MAX, STEP_TOKENS_MAX)
         self._loaded = _Loaded(card, model, Batches(model.embed, shape, "encoder"))
         return Features(("embeddings",), card.slots, card.context_length)

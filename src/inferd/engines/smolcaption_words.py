@@ -17,6 +17,7 @@ from inferd.engines.decode_audio import decode_audio
 from inferd.engines.decode_image import decode_image
 from inferd.engines.decode_video import Film, Wish, decode_video
 from inferd.engines.ocr_model import DETECTOR, OcrModel
+from inferd.engines.onnx import device_of
 from inferd.engines.whisper_model import RATE, Left, WhisperModel
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.media import Media
@@ -49,7 +50,9 @@ class Describer:
         paths = resources.path("classifier"), resources.path("classes")
         self._card = card
         self._model = ClassifierModel(card, *paths, resources.threads)
-        self._ocr: OcrModel | None = OcrModel(resources) if DETECTOR in resources.files else None
+        self._ocr: OcrModel | None = (
+            OcrModel(resources, device_of(card)) if DETECTOR in resources.files else None
+        )
         self._ear = _ear(card, resources)
         self._labels = int(str(card.options.get("picture_labels", LABELS)))
         frames = int(str(card.options.get("video_frames", FRAMES)))
