@@ -244,6 +244,14 @@ def _router(
     )
 
 
+async def _client(stack: AsyncExitStack, services: Services) -> Client:
+    app = build(services)
+    for later in (services.deliveries, services.webhooks, services.videos):
+        stack.push_async_callback(later.close)
+    await app.begin()
+    return Client(app)
+
+
 @asynccontextmanager
 async def gateway(
     tmp_path: Path,
@@ -292,6 +300,5 @@ async def gateway(
             media_dir=tmp_path,
             providers=providers or {},
         )
-        caller = await tokens.authenticate(ADMIN_TOKEN)
-        stack.push_async_callback(services.videos.close)
-        yield Gateway(services, Client(build(services)), caller.account_id, path, flights)
+        account_id = (await tokens.authenticate(ADMIN_TOKEN)).account_id
+        yield Gateway(services, await _client(stack, services), account_id, path, flights)

@@ -37,6 +37,8 @@ NO_CHANGE = {
     "POST /payment/deepstart/application",
     # A wish, which is a row itself; what an admin makes of it is audited.
     "POST /v1/me/rate_limit/request",
+    # What was answered is sent once more.
+    "POST /v1/webhooks/deliveries/{rest}/resend",
     # Where a person looks, not what anybody may.
     "POST /v1/session",
 }

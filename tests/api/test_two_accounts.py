@@ -18,10 +18,12 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from inferd import ids as new_ids
 from inferd.api.routes import Route
 from inferd.api.table import ROUTES
-from inferd.storage import jobs
+from inferd.storage import jobs, webhook_calls
 from inferd.storage.rows import JobRow
+from inferd.storage.webhook_calls import CallRow
 from tests.gateway import Client, Gateway, Response, gateway
 from tests.jwts import offline_jwt
 
@@ -71,6 +73,7 @@ class Ids(NamedTuple):
     session_id: str
     request_id: str
     video_id: str
+    call_id: str
     jwt: str
 
 
@@ -82,6 +85,7 @@ NOBODYS = Ids(
     "ses_00000000000000000000",
     "R00000000000000000000000",
     "videos_0000000000000000",
+    "R11111111111111111111111",
     "jwt:e30.e30.e30",
 )
 
@@ -117,6 +121,10 @@ CASES: dict[str, list[Case]] = {
     "GET /v1/videos/{rest}": [
         Case("/v1/videos/{video_id}"),
         Case("/v1/videos/{video_id}/content"),
+    ],
+    "GET /v1/webhooks/deliveries/{rest}": [Case("/v1/webhooks/deliveries/{call_id}")],
+    "POST /v1/webhooks/deliveries/{rest}/resend": [
+        Case("/v1/webhooks/deliveries/{call_id}/resend")
     ],
     "PATCH /v1/team/members/{rest}": [Case("/v1/team/members/{person_id}", {"role": "member"})],
     "DELETE /v1/team/members/{rest}": [Case("/v1/team/members/{person_id}")],
@@ -243,6 +251,7 @@ async def test_lists_hold_what_is_ones_own(world: World) -> None:
         "/payment/key-limits",
         "/payment/checklist",
         "/payment/config",
+        "/v1/webhooks/deliveries",
     ):
         for client in (world.red, world.red_person):
             body = (await client.get(path)).body
@@ -269,6 +278,8 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         other = await sessions.begin(connection, first, "password", "")
         video_id = f"videos_of_{name}"
         await jobs.add(connection, _film(video_id, uid, await _blob(gate)))
+        call = _call(uid, await _blob(gate), gate.services.ledger.gateway)
+        await webhook_calls.add(connection, call)
     jwt = offline_jwt(uid, token_name, token["token"], {"exp": int(time.time()) + 99})
     ids = Ids(
         uid,
@@ -278,6 +289,7 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         other.row.id,
         answer.headers["x-request-id"],
         video_id,
+        call.request_id,
         jwt,
     )
     cookie = {"cookie": f"session={session.secret}", "origin": "http://here", "host": "here"}
@@ -301,6 +313,30 @@ def _film(video_id: str, uid: str, blob: str) -> JobRow:
         error=None,
         created_unix_ns=time.time_ns(),
         ended_unix_ns=time.time_ns(),
+    )
+
+
+def _call(uid: str, blob: str, gateway: str) -> CallRow:
+    """Delivered; sent again, it leads nowhere."""
+    return CallRow(
+        request_id=new_ids.request_id(),
+        account_id=uid,
+        token_id="tok",
+        jwt_id=None,
+        jwt_limit_nanos=None,
+        path="",
+        query="",
+        headers=b"",
+        body=blob,
+        answer=blob,
+        webhook="http://127.0.0.1:1/",
+        status="succeeded",
+        created_unix_ns=time.time_ns(),
+        ended_unix_ns=time.time_ns(),
+        gateway=gateway,
+        delivery="delivered",
+        due_unix_ns=None,
+        attempts=msgspec.msgpack.encode([]),
     )
 
 

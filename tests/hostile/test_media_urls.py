@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from inferd.access.fetches import ACCOUNT_FETCHES_MAX
-from inferd.api import fetch_url as fetching
+from inferd.api import checked_connection
 from inferd.api.address import read_networks
 from inferd.api.fetch_url import REDIRECTS_MAX, fetch_url
 from inferd.api.services import ApiOptions, Services
@@ -339,7 +339,7 @@ async def test_a_certificate_must_be_of_the_name_in_the_url(
         error = await refused(gate.services, right, UrlUnreadable)
         assert "certificate" in error.message
         trusting = ssl.create_default_context(cafile=str(certificate))
-        monkeypatch.setattr(fetching, "_tls", lambda: trusting)
+        monkeypatch.setattr(checked_connection, "_tls", lambda: trusting)
         assert await fetch(gate.services, right) == b"abc"
         wrong = right.replace("right", "wrong")
         await refused(gate.services, wrong, UrlUnreadable)

@@ -82,7 +82,8 @@ class SharedLimits(Limits):
         self._beating = asyncio.get_running_loop().create_task(self._beat_on())
         if self._linked:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._together.wait(), TOGETHER_SECONDS_MAX)
+                async with asyncio.timeout(TOGETHER_SECONDS_MAX):
+                    await self._together.wait()
 
     async def close(self) -> None:
         """Say goodbye: what is in flight here is given back at once."""

@@ -102,6 +102,8 @@ class Work:
         """Why the work failed, if it did."""
         self.entry: EntryRow | None = None
         """The settled entry, once there is one."""
+        self.forgiven = False
+        """We interrupted it ourselves and begin anew: it leaves no entry."""
         self._rooms = rooms
         self._caller = caller
         self._price = terms.price
@@ -210,7 +212,7 @@ class Work:
         free = isinstance(order.request, TokenizeRequest | DetokenizeRequest)
         refused = self.error is not None and self.error.status < 500
         self._leave_limits(happened=not (unseen or refused) or self.flight.usage != NOTHING)
-        if order.paid or ((unseen or free) and self.flight.usage == NOTHING):
+        if order.paid or self.forgiven or ((unseen or free) and self.flight.usage == NOTHING):
             # Refused before any replica saw it, or free: nothing happened that could be billed.
             rooms.ledger.release(order.request_id)
             self._settling = asyncio.get_running_loop().create_future()

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+from functools import partial
 
 from inferd.access import audit
 from inferd.access.caller import Caller
 from inferd.api.cors import Cors
 from inferd.api.credential import credential, is_from_own_page, own_origin, session_secret
+from inferd.api.detached import compute
 from inferd.api.errors import render
 from inferd.api.exchange import Exchange, Message, Receive, Send
 from inferd.api.log import RequestLog
+from inferd.api.post_url import post_url
 from inferd.api.proxies import Proxies
 from inferd.api.routes import NEEDS, Access, RouteTable, shape_of
 from inferd.api.services import Services
@@ -60,6 +63,8 @@ class Application:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not exchange.gone or task is None:
+                if exchange.detached is not None and exchange.work is not None:
+                    exchange.work.forgiven = True
                 raise
             # We cancelled ourselves because the client left; the task goes on to settle.
             task.uncancel()
@@ -77,6 +82,12 @@ class Application:
                 path.unlink(missing_ok=True)
             self._finish(exchange, failure, began_seconds)
 
+    async def begin(self) -> None:
+        """Compute the calls that a dead process left unanswered, deliver their answers."""
+        networks = self._services.options.private_webhooks
+        self._services.deliveries.start(partial(post_url, networks=networks))
+        await self._services.webhooks.start(partial(compute, self._answer))
+
     async def _dispatch(self, exchange: Exchange) -> None:
         exchange.shape = shape_of(exchange.path)
         if self._cors.is_preflight(exchange.method, exchange.headers):
@@ -85,7 +96,8 @@ class Application:
         audit.origin.set(audit.Origin(exchange.request_id, exchange.address))
         route, rest = self._table.match(exchange.method, exchange.path)
         exchange.route, exchange.rest, exchange.shape = route.path, rest, route.shape
-        await self._authenticate(exchange, route.access)
+        if exchange.detached is None:
+            await self._authenticate(exchange, route.access)
         if "\0" in rest:
             # Nothing is called so, and PostgreSQL could not even be asked.
             raise NotFound("There is nothing of this name.")

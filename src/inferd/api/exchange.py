@@ -71,6 +71,12 @@ class Recording(Protocol):
         ...
 
 
+class Admitted(Protocol):
+    """Has work that was admitted when it was asked for."""
+
+    work: Work | None
+
+
 class Exchange:
     """A request being answered."""
 
@@ -82,6 +88,14 @@ class Exchange:
     """Of a request with an Idempotency-Key, once its body is read."""
     recorder: Recording | None = None
     """Stores the answer of a call with a key."""
+    detached: Admitted | None = None
+    """The call was answered `queued` before, and has no client: its answer goes to a webhook."""
+    keeps_body = False
+    """A body that speaks of a webhook is kept as it came."""
+    kept: bytes = b""
+    """Such a body."""
+    webhook: str = ""
+    """Where the answer goes."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.request_id = ids.request_id()
@@ -150,6 +164,8 @@ class Exchange:
         if encoding == b"gzip":
             raw = await asyncio.to_thread(gunzip, raw, bytes_max=bytes_max)
             holding.grow_to(len(raw))
+        if self.keeps_body and b"webhook" in raw:
+            self.kept = bytes(raw)
         if b"idempotency-key" in self.headers:
             asked = f"{self.method} {self.path}?{self.query.decode('latin-1')}"
             kind = self.headers.get(b"content-type", b"")

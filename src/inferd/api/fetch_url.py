@@ -8,25 +8,18 @@ or nowhere. No proxy, no credential, no cookie, no compression takes part.
 from __future__ import annotations
 
 import asyncio
-import functools
-import ssl
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from ipaddress import ip_address
 from urllib.parse import urljoin
 
 import httptools
 
 from inferd.access.in_flight_bytes import Holding
-from inferd.api.address import Address, Network, Target, is_allowed, literal, parse_url
+from inferd.api.address import Network, Target, parse_url
+from inferd.api.checked_connection import connected, unreadable
 from inferd.api.services import Services
 from inferd.errors import FetchTimedOut, PayloadTooLarge, UrlNotAllowed, UrlUnreadable
 
 REDIRECTS_MAX = 3
 HEAD_BYTES_MAX = 64 * 1024
-CONNECT_SECONDS_MAX = 4
-ADDRESSES_MAX = 4
-"""So many of a name's addresses are tried."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READ_BYTES = 256 * 1024
 
@@ -90,7 +83,7 @@ class _Fetch:
             f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: inferd\r\n"
             "Accept: */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
         )
-        async with self._connected(target) as (reader, writer):
+        async with connected(target, self._networks, self._param) as (reader, writer):
             writer.write(request.encode("ascii"))
             reply = _Reply()
             try:
@@ -120,47 +113,8 @@ class _Fetch:
             )
         self._holding.grow_to(len(reply.content))
 
-    @asynccontextmanager
-    async def _connected(
-        self, target: Target
-    ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await self._connect(target, await self._addresses(target))
-        try:
-            yield reader, writer
-        finally:
-            # No farewell is awaited: the other side may be none that says one.
-            writer.transport.abort()
-
-    async def _connect(
-        self, target: Target, addresses: list[Address]
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        failure = ""
-        for address in addresses[:ADDRESSES_MAX]:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                    try:
-                        return await _open(target, address)
-                    except ssl.SSLCertVerificationError:
-                        raise self._unreadable("its server's certificate is not valid") from None
-                    except OSError as error:
-                        failure = repr(error)
-        raise self._unreadable("its server cannot be reached", failure)
-
-    async def _addresses(self, target: Target) -> list[Address]:
-        """Every address of the host. If one of them is not allowed, none is."""
-        own = literal(target.host)
-        addresses = [own] if own is not None else await _look_up(target)
-        if not addresses or not all(is_allowed(one, self._networks) for one in addresses):
-            # The same sentence for no address: names inside are nobody's business.
-            raise UrlNotAllowed(
-                f"{self._param} does not lead to a public address.", param=self._param
-            )
-        return addresses
-
     def _unreadable(self, why: str, detail: str | None = None) -> UrlUnreadable:
-        return UrlUnreadable(
-            f"{self._param} could not be fetched: {why}.", param=self._param, detail=detail
-        )
+        return unreadable(self._param, why, detail)
 
 
 class _Reply:
@@ -212,31 +166,3 @@ class _Reply:
 
     def on_message_complete(self) -> None:
         self.complete = True
-
-
-async def _look_up(target: Target) -> list[Address]:
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(target.host, target.port, type=1)
-    except (OSError, UnicodeError):
-        return []
-    return list(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
-
-
-async def _open(
-    target: Target, address: Address
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if not target.secure:
-        return await asyncio.open_connection(str(address), target.port, limit=_READ_BYTES)
-    return await asyncio.open_connection(
-        str(address),
-        target.port,
-        limit=_READ_BYTES,
-        ssl=_tls(),
-        server_hostname=target.host,
-    )
-
-
-@functools.cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()

@@ -17,8 +17,8 @@ from inferd.access.in_flight_bytes import Holding
 from inferd.admission.work import Order, Work
 from inferd.api.body import check_media_type, decode
 from inferd.api.cut_texts import CUT_BYTES_MIN, CutTexts, Raw, cut_out
+from inferd.api.deferred import admit, deferred
 from inferd.api.exchange import Exchange
-from inferd.api.idempotency import paid
 from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
 from inferd.api.stream import EventStream
@@ -180,6 +180,8 @@ async def run(exchange: Exchange, services: Services, *attempts: Attempt) -> Non
     first = attempts[0]
     if await services.idempotency.replayed(exchange, first.order.card.name):
         return
+    if await deferred(exchange, services, first.order, streamed=first.order.streamed):
+        return
     exchange.watch()
     if not first.order.streamed:
         await _try_all(exchange, services, attempts, None)
@@ -219,7 +221,7 @@ async def _try_all(
 async def _try(
     exchange: Exchange, services: Services, attempt: Attempt, stream: EventStream | None
 ) -> None:
-    work = exchange.work = await services.gate.admit(exchange.caller, paid(exchange, attempt.order))
+    work = exchange.work = await admit(exchange, services, attempt.order)
     if stream is None:
         await _plain(exchange, work, attempt.answer)
     else:

@@ -127,6 +127,7 @@ async def serve(
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run_on(listener))
         await server.up.wait()
+        await app.begin()
         on_started()
         await stop.wait()
         await _first(group, drain(), hurry.wait())

@@ -29,7 +29,9 @@ from inferd.api.proxies import ProxyHeader
 from inferd.catalog.catalog import Catalog
 from inferd.clock import Clock
 from inferd.jobs.blobs import Blobs
+from inferd.jobs.deliveries import Deliveries
 from inferd.jobs.videos import VideoJobs
+from inferd.jobs.webhook_calls import WebhookCalls
 from inferd.metering.ledger import Ledger
 from inferd.metering.prices import PriceBook
 from inferd.serving.routing import Routing
@@ -53,6 +55,8 @@ class ApiOptions(msgspec.Struct, frozen=True):
     """Longest recording."""
     private_media: tuple[Network, ...] = ()
     """Networks that are not public and may be fetched from all the same, such as 10.0.0.0/8."""
+    private_webhooks: tuple[Network, ...] = ()
+    """Networks that are not public and may be delivered to all the same."""
     ping_seconds: float = 5
     """Silence after which a stream gets a comment."""
     headers_after_seconds: float = 0.25
@@ -106,6 +110,8 @@ class Services:
     bodies: InFlightBytes = field(default_factory=InFlightBytes)
     blob_dir: Path | None = None
     """Where pictures and films lie that callers fetch by URL."""
+    webhook_keys: tuple[bytes, ...] = (b"",)
+    """What secrets of webhooks are derived from: the installation's keys, the current one first."""
     providers: Mapping[str, Provider] = field(default_factory=dict[str, Provider])
     """OpenID Connect providers, by name."""
     sessions: Sessions = field(init=False)
@@ -117,6 +123,8 @@ class Services:
     live: Live = field(init=False)
     blobs: Blobs = field(init=False)
     videos: VideoJobs = field(init=False)
+    deliveries: Deliveries = field(init=False)
+    webhooks: WebhookCalls = field(init=False)
     idempotency: IdempotencyKeys = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +142,10 @@ class Services:
         gateway = self.ledger.gateway
         videos = VideoJobs(self.database, self.gate, blobs, self.clock, gateway)
         object.__setattr__(self, "videos", videos)
+        deliveries = Deliveries(self.database, blobs, self.clock, gateway, self.webhook_keys)
+        object.__setattr__(self, "deliveries", deliveries)
+        webhooks = WebhookCalls(self.database, blobs, deliveries, self.clock, gateway)
+        object.__setattr__(self, "webhooks", webhooks)
         keys = IdempotencyKeys(self.database, self.ledger, self.clock)
         object.__setattr__(self, "idempotency", keys)
 

@@ -16,9 +16,9 @@ from contextlib import aclosing
 from typing import Literal, Protocol, runtime_checkable
 
 from inferd.admission.work import Dialect, Order, Work
+from inferd.api.deferred import admit, deferred
 from inferd.api.exchange import JSON, Exchange
 from inferd.api.generation import service_tier
-from inferd.api.idempotency import paid
 from inferd.api.services import Services
 from inferd.api.slices import Body, even, joined
 from inferd.api.stream import EventStream
@@ -92,8 +92,10 @@ async def answer(
     """Admit, compute, answer. The exchange's owner settles whatever did not come to its end."""
     if await services.idempotency.replayed(exchange, order.card.name):
         return
+    if await deferred(exchange, services, order, streamed=manner != "whole"):
+        return
     exchange.watch()
-    work = exchange.work = await services.gate.admit(exchange.caller, paid(exchange, order))
+    work = exchange.work = await admit(exchange, services, order)
     if manner == "whole":
         await _whole(exchange, services, work, teller)
     elif manner == "events":

@@ -22,6 +22,7 @@ from inferd.api.manage.sign_in import sign_in_routes
 from inferd.api.manage.sign_in_pages import sign_in_page_routes
 from inferd.api.manage.teams import team_routes
 from inferd.api.manage.tokens import token_routes
+from inferd.api.manage.webhooks import webhook_routes
 from inferd.api.native import models as native_models
 from inferd.api.native.inference import inference
 from inferd.api.native.text_generation import TextGenerationIn, TextGenerationOut
@@ -253,6 +254,7 @@ def _all() -> list[Route]:
         *payment_routes(),
         *payment_usage_routes(),
         *invoice_routes(),
+        *webhook_routes(),
     ]
     documents = server.Documents(routes)
     routes += [

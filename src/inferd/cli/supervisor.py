@@ -213,5 +213,6 @@ async def _drained(settings: Settings, crew: Crew, hurry: asyncio.Event) -> None
     if not ended.done():
         crew.signal(signal.SIGTERM)
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended, STOP_SECONDS_MAX)
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await ended
     hurried.cancel()

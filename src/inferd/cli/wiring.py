@@ -35,7 +35,7 @@ from inferd.metering.prices import PriceBook
 from inferd.serving.router import Router
 from inferd.settings import Settings, listed
 from inferd.settings.providers import sign_in_providers
-from inferd.storage import jobs
+from inferd.storage import jobs, webhook_calls
 from inferd.storage.database import Database, migrate
 from inferd.storage.writers import ledger_writer
 
@@ -86,10 +86,13 @@ async def rooms(
             clock=clock,
             options=_api_options(settings),
             media_dir=media,
+            webhook_keys=(keys.current, *keys.retired),
             bodies=_in_flight_bytes(settings),
             blob_dir=settings.data_path / "blobs",
             providers=sign_in_providers(settings),
         )
+        stack.push_async_callback(services.deliveries.close)
+        stack.push_async_callback(services.webhooks.close)
         stack.push_async_callback(services.videos.close)
         await services.videos.resume(cards.serving)
         _watch(stack, services)
@@ -161,6 +164,7 @@ async def _take_over(settings: Settings, clock: Clock) -> None:
             await ledger.close()
             async with database.writing() as connection:
                 await jobs.hand_over(connection, name, gateways.gateway_name(root, 0))
+                await webhook_calls.hand_over(connection, name, gateways.gateway_name(root, 0))
         if not (own / "ledger.refused").exists():
             shutil.rmtree(own)
 
@@ -186,6 +190,7 @@ def _api_options(settings: Settings) -> ApiOptions:
         media_seconds_max=settings.media_seconds_max,
         audio_seconds_max=settings.audio_seconds_max,
         private_media=read_networks(settings.private_media),
+        private_webhooks=read_networks(settings.private_webhooks),
         trusted_proxies=read_networks(settings.trusted_proxies),
         proxy_header=settings.proxy_header,
         cors_origins=tuple(listed(settings.cors_origins)),

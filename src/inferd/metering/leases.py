@@ -197,7 +197,8 @@ class Leases:
                     while await self._unanswered(key):
                         noticed.clear()
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(noticed.wait(), LOOK_SECONDS)
+                            async with asyncio.timeout(LOOK_SECONDS):
+                                await noticed.wait()
         finally:
             del self._noticed[key]
         return True
@@ -218,7 +219,8 @@ class Leases:
     async def _answering(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._recalled.wait(), BEAT_SECONDS)
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._recalled.wait()
             self._recalled.clear()
             await self._answer()
 

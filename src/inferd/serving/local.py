@@ -115,7 +115,8 @@ class LocalReplica:
 
     async def _answer_to_load(self) -> Features:
         try:
-            return await asyncio.wait_for(self._loaded, LOAD_SECONDS_MAX)
+            async with asyncio.timeout(LOAD_SECONDS_MAX):
+                return await self._loaded
         except TimeoutError:
             raise EngineFailed(f"Loading took more than {LOAD_SECONDS_MAX:g} s.") from None
 
@@ -181,7 +182,8 @@ class LocalReplica:
             if not self._stopping:
                 self.kill()
             try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
+                async with asyncio.timeout(STOP_SECONDS_MAX):
+                    await process.wait()
             except TimeoutError:
                 self.kill()
                 await process.wait()

@@ -144,7 +144,8 @@ class RemoteRouter:
         self._quiet.clear()
         if self._running and not self._lost:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._quiet.wait(), deadline_seconds)
+                async with asyncio.timeout(deadline_seconds):
+                    await self._quiet.wait()
 
     async def close(self) -> None:
         """Hang up everywhere."""

@@ -163,7 +163,8 @@ class Router:
         self._quiet.clear()
         self._note_quiet()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), deadline_seconds)
+            async with asyncio.timeout(deadline_seconds):
+                await self._quiet.wait()
 
     async def close(self) -> None:
         """Refuse the line, stop every replica."""

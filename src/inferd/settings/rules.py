@@ -53,7 +53,7 @@ def _tls(settings: Settings) -> Iterator[str]:
 
 
 def _networks(settings: Settings) -> Iterator[str]:
-    for name in ("private_media", "trusted_proxies"):
+    for name in ("private_media", "private_webhooks", "trusted_proxies"):
         for network in listed(getattr(settings, name)):
             if not _is_network(network):
                 yield f"{name}: {network} is no network such as 10.0.0.0/8."

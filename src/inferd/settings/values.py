@@ -120,6 +120,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "such as 10.0.0.0/8, with commas."
         ),
     ] = ""
+    private_webhooks: Annotated[
+        str,
+        Meta(
+            description="Networks that are not public and that webhooks may lead to all the same, "
+            "such as 10.0.0.0/8, with commas."
+        ),
+    ] = ""
     stall_seconds: Annotated[
         float,
         Meta(gt=0, description="A client that reads nothing of its stream for so long has left."),

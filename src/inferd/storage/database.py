@@ -91,7 +91,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections; a server that does not say goodbye is not waited for."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.engine.dispose(), postgres.CONNECT_SECONDS_MAX)
+            async with asyncio.timeout(postgres.CONNECT_SECONDS_MAX):
+                await self.engine.dispose()
 
     async def _in_time(
         self, stack: AsyncExitStack, opening: AbstractAsyncContextManager[AsyncConnection]

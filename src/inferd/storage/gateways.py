@@ -12,9 +12,11 @@ from inferd.storage import reservations
 from inferd.storage.leases import ALIVE_SECONDS
 from inferd.storage.tables import jobs
 from inferd.storage.tables_budgets import gateways, leases
+from inferd.storage.tables_webhooks import webhook_calls
 
 LOST = "The machine that worked on it is gone."
 _NOW = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000)::bigint"
+_UNDELIVERED = ("waiting", "pending")
 _WAITING = ("queued", "running")
 
 
@@ -76,5 +78,11 @@ async def forget(connection: AsyncConnection, gateway: str, now_unix_ns: int) ->
         update(jobs)
         .where(jobs.c.gateway == gateway, jobs.c.status.in_(_WAITING))
         .values(status="failed", error=LOST, ended_unix_ns=now_unix_ns)
+    )
+    # What is answered by a webhook lies on that machine, asked and answered.
+    await connection.execute(
+        update(webhook_calls)
+        .where(webhook_calls.c.gateway == gateway, webhook_calls.c.delivery.in_(_UNDELIVERED))
+        .values(status="failed", ended_unix_ns=now_unix_ns, delivery="failed", due_unix_ns=None)
     )
     await connection.execute(delete(gateways).where(gateways.c.id == gateway))

@@ -101,7 +101,8 @@ class PostgresWriter:
             await asyncio.wait([self._mending])
         if self._connection is not None:
             with suppress(TimeoutError, OSError):
-                await asyncio.wait_for(self._connection.close(), GROUP_SECONDS_MAX)
+                async with asyncio.timeout(GROUP_SECONDS_MAX):
+                    await self._connection.close()
 
     async def _run(self) -> None:
         try:

@@ -9,8 +9,10 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import inference, single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.instructions import INSTRUCTION_CHARACTERS_MAX, instruction_for
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.openai.embeddings import check_numbers, listed, numbers, rows, texts
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson
@@ -24,8 +26,6 @@ from inferd.tasks.embeddings import (
 )
 from inferd.tasks.every import Ending
 
-INSTRUCTION_CHARACTERS_MAX = 4096
-
 
 class EmbeddingsIn(msgspec.Struct, frozen=True, kw_only=True):
     """The request body."""
@@ -34,9 +34,10 @@ class EmbeddingsIn(msgspec.Struct, frozen=True, kw_only=True):
     normalize: bool | None = None
     dimensions: Annotated[int, Meta(ge=DIMENSIONS_MIN, le=DIMENSIONS_MAX)] | None = None
     custom_instruction: Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)] | None = None
+    instruction: Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)] | None = None
     image: Any = None
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class EmbeddingsOut(msgspec.Struct, frozen=True):
@@ -55,7 +56,7 @@ _encode = msgspec.json.Encoder().encode
 async def embeddings(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Embed."""
     body = await inference.read_form_or_json(exchange, services, _DECODER, EmbeddingsIn)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     if body.image is not None:
         raise BadRequest(f"The model {card.name} embeds text only.", param="image")
     inputs = texts(body.inputs, "inputs")
@@ -65,7 +66,7 @@ async def embeddings(exchange: Exchange, services: Services, card: ModelCard) ->
         inputs=inputs,
         normalize=body.normalize,
         dimensions=body.dimensions,
-        instruction=body.custom_instruction or None,
+        instruction=instruction_for(card, body.custom_instruction, body.instruction),
     )
     order = single.order(exchange, card, request, "native", tier=body.service_tier)
     await single.answer(exchange, services, order, _Teller())

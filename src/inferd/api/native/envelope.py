@@ -8,7 +8,7 @@ from inferd.admission.work import Work
 from inferd.api.errors import stream_event
 from inferd.api.single import Headers
 from inferd.api.slices import Body
-from inferd.errors import InferdError, UnsupportedField
+from inferd.errors import InferdError
 from inferd.money import usd
 from inferd.tasks.base import Usage
 from inferd.tasks.every import Ending, Event
@@ -36,12 +36,6 @@ def succeeded(work: Work, usage: Usage) -> InferenceStatus:
         tokens_generated=usage.output_tokens if counts else None,
         tokens_input=usage.input_tokens if counts else None,
     )
-
-
-def no_webhook(webhook: object) -> None:
-    """Refuse what is not there yet. Raises UnsupportedField."""
-    if webhook is not None:
-        raise UnsupportedField("webhook is not supported yet.", param="webhook")
 
 
 class NativeTeller:

@@ -10,9 +10,10 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
 from inferd.api.media import read_with_media
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.tasks.classification import (
@@ -39,7 +40,7 @@ class ImageIn(msgspec.Struct, frozen=True, kw_only=True):
 
     image: str
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class ZeroShotIn(ImageIn, frozen=True, kw_only=True):
@@ -151,7 +152,7 @@ async def _read(
     exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[In], struct: type[In]
 ) -> tuple[In, Media]:
     body, door = await read_with_media(exchange, services, decoder, struct)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     return body, await door.take(body.image, "image", "image")
 
 

@@ -56,6 +56,7 @@ async def inference(exchange: Exchange, services: Services) -> None:
     """Hand the call to its model's task."""
     query = parse_qs(exchange.query.decode("latin-1"))
     card = services.catalog.serving(exchange.rest, query.get("version", [""])[0])
+    exchange.keeps_body = exchange.detached is None
     endpoint = TASKS.get(card.task)
     if endpoint is None:
         raise BadRequest(f"The task {card.task} is not supported yet.")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import inference, single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.instructions import INSTRUCTION_CHARACTERS_MAX, instruction_for
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest
 from inferd.tasks.every import Ending
 from inferd.tasks.reranker import PAIRS_MAX, RerankRequest, Scored
-
-INSTRUCTION_CHARACTERS_MAX = 4096
 
 Instruction = Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)]
 
@@ -30,8 +30,9 @@ class RerankIn(msgspec.Struct, frozen=True, kw_only=True):
     """One for each document, or one for all."""
     documents: list[str]
     instruction: Instruction | None = None
+    custom_instruction: Instruction | None = None
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class RerankOut(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ _encode = msgspec.json.Encoder().encode
 async def reranker(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Score."""
     body = await inference.read_form_or_json(exchange, services, _DECODER, RerankIn)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     queries = _queries(body)
     check_documents(body.documents)
     if len(queries) not in (1, len(body.documents)):
@@ -60,9 +61,8 @@ async def reranker(exchange: Exchange, services: Services, card: ModelCard) -> N
             "query for all documents, or one for each.",
             param="queries",
         )
-    request = RerankRequest(
-        card.name, queries, tuple(body.documents), instruction=body.instruction or None
-    )
+    instruction = instruction_for(card, body.instruction, body.custom_instruction)
+    request = RerankRequest(card.name, queries, tuple(body.documents), instruction=instruction)
     order = single.order(exchange, card, request, "native", tier=body.service_tier)
     await single.answer(exchange, services, order, _Teller())
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from math import exp
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
 from inferd.api.media import read_with_media
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.openai.transcriptions import (
     PROMPT_CHARACTERS_MAX,
     plain_text,
@@ -45,10 +46,10 @@ class SpeechRecognitionIn(msgspec.Struct, frozen=True, kw_only=True):
     logprob_threshold: Annotated[float, Meta(ge=-1000, le=0)] | None = -1.0
     no_speech_threshold: Annotated[float, Meta(ge=0, le=1)] | None = 0.6
     chunk_level: Literal["segment", "word"] | None = "segment"
-    chunk_length_s: Annotated[int, Meta(ge=1, le=30)] | None = 30
+    chunk_length_s: Annotated[float, Meta(ge=1, le=30)] | None = 30
     stream: bool | None = False
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class WordOut(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ _encode = msgspec.json.Encoder().encode
 async def speech_recognition(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Write down what is said."""
     body, door = await read_with_media(exchange, services, _DECODER, SpeechRecognitionIn)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     audio = await door.take(body.audio, "audio", "audio")
     condition = body.condition_on_previous_text
     request = TranscriptionRequest(
@@ -120,7 +121,7 @@ async def speech_recognition(exchange: Exchange, services: Services, card: Model
         logprob_threshold=body.logprob_threshold,
         no_speech_threshold=body.no_speech_threshold,
         word_times=body.chunk_level == "word",
-        chunk_seconds=body.chunk_length_s or 30,
+        chunk_seconds=_whole_seconds(body.chunk_length_s),
     )
     streamed = bool(body.stream)
     order = single.order(
@@ -176,6 +177,15 @@ def _segment(one: Segment, *, words: bool) -> SegmentOut:
         confidence=round(exp(one.avg_logprob), 4),
         words=[_word(word) for word in one.words] if words else None,
     )
+
+
+def _whole_seconds(given: float | None) -> int:
+    """`15.0` is 15. Raises BadRequest for a part of a second."""
+    if given is None:
+        return 30
+    if not given.is_integer():
+        raise BadRequest("chunk_length_s is whole seconds.", param="chunk_length_s")
+    return int(given)
 
 
 class _Teller(NativeTeller):

@@ -5,13 +5,14 @@ No event may contain the letters of the word e-r-r-o-r as a key: one client refu
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Order, Work
 from inferd.api import inference
+from inferd.api.deferred import take_webhook
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.generation import service_tier
@@ -21,7 +22,7 @@ from inferd.api.openai.fields import ResponseFormat, constraint
 from inferd.api.services import Services
 from inferd.api.tag import tag_of
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, InferdError, UnsupportedField
+from inferd.errors import BadRequest, InferdError
 from inferd.tasks.text_generation import (
     Done,
     FinishReason,
@@ -54,7 +55,7 @@ class TextGenerationIn(msgspec.Struct, frozen=True, kw_only=True):
     user: Annotated[str, Meta(max_length=256)] | None = None
     response_format: ResponseFormat | None = None
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class GeneratedText(msgspec.Struct, frozen=True):
@@ -180,8 +181,7 @@ class NativeAnswer:
 async def text_generation(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Answer one native call."""
     wire = await inference.read_form_or_json(exchange, services, _DECODER, TextGenerationIn)
-    if wire.webhook:
-        raise UnsupportedField("webhook is not supported yet.", param="webhook")
+    take_webhook(exchange, wire.webhook)
     n = wire.num_responses or 1
     if wire.stream and n > 1:
         raise BadRequest("num_responses does not go with stream.", param="num_responses")

@@ -10,8 +10,9 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import inference, single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.native.image_tasks import labels_body
 from inferd.api.services import Services
 from inferd.catalog.card import ModelCard
@@ -37,7 +38,7 @@ class TaskIn(msgspec.Struct, frozen=True, kw_only=True):
     """What every body may say."""
 
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class TextIn(TaskIn, frozen=True, kw_only=True):
@@ -135,7 +136,7 @@ async def _read(
     exchange: Exchange, services: Services, decoder: msgspec.json.Decoder[In], struct: type[In]
 ) -> In:
     body = await inference.read_form_or_json(exchange, services, decoder, struct)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     return body
 
 

@@ -10,10 +10,11 @@ from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import single
+from inferd.api.deferred import take_webhook
 from inferd.api.errors import FieldInvalid
 from inferd.api.exchange import Exchange
 from inferd.api.media import MediaDoor, read_with_media
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.pictures import (
     PROMPT_CHARACTERS_MAX,
     Pictures,
@@ -65,7 +66,7 @@ class TextToImageIn(CogInput, frozen=True, kw_only=True):
     lora_scale: Share | None = None
     stream: bool | None = False
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class TextToImageOut(msgspec.Struct, frozen=True):
@@ -118,6 +119,7 @@ _encode = msgspec.json.Encoder().encode
 async def text_to_image(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Draw."""
     body, door = await read_with_media(exchange, services, _DECODER, TextToImageIn)
+    take_webhook(exchange, body.webhook)
     _check(body)
     request = await _request(card, body, door)
     streamed = bool(body.stream)
@@ -129,7 +131,6 @@ async def text_to_image(exchange: Exchange, services: Services, card: ModelCard)
 
 
 def _check(body: TextToImageIn) -> None:
-    no_webhook(body.webhook)
     given = body.input or body
     for name, value in (
         ("use_compel", body.use_compel),

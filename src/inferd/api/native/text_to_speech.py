@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import inference, single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces
@@ -34,7 +35,7 @@ class TextToSpeechIn(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = False
     return_timestamps: bool | None = False
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class WordOut(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ _encode = msgspec.json.Encoder().encode
 async def text_to_speech(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Speak."""
     body = await inference.read_form_or_json(exchange, services, _DECODER, TextToSpeechIn)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     if body.voice_id:
         raise UnsupportedField(
             f"The model {card.name} has no cloned voices; name one in preset_voice.",

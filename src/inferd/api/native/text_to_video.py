@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from inferd.admission.work import Work
 from inferd.api import single
+from inferd.api.deferred import take_webhook
 from inferd.api.exchange import Exchange
 from inferd.api.media import read_with_media
-from inferd.api.native.envelope import InferenceStatus, NativeTeller, no_webhook, succeeded
+from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.native.text_to_image import ProgressEvent, Side, Step, Steps, Text
 from inferd.api.pictures import Pictures, check_size, parse_ratio, parse_size
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces, framed
 from inferd.catalog.card import ModelCard
+from inferd.errors import BadRequest
 from inferd.tasks.base import Progress
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_video import SECONDS_MAX, Filmed, VideoRequest
@@ -45,7 +47,7 @@ class TextToVideoIn(msgspec.Struct, frozen=True, kw_only=True):
     image: str | None = None
     stream: bool | None = False
     service_tier: str | None = None
-    webhook: Any = None
+    webhook: str | None = None
 
 
 class TextToVideoOut(msgspec.Struct, frozen=True):
@@ -67,11 +69,12 @@ _encode = msgspec.json.Encoder().encode
 async def text_to_video(exchange: Exchange, services: Services, card: ModelCard) -> None:
     """Film."""
     body, door = await read_with_media(exchange, services, _DECODER, TextToVideoIn)
-    no_webhook(body.webhook)
+    take_webhook(exchange, body.webhook)
     width, height = video_size(card, body.size or body.resolution, body.aspect_ratio)
     if body.width is not None or body.height is not None:
         width, height = body.width or body.height, body.height or body.width
         check_size(width or 0, height or 0, "width")
+    check_film(card, body.seconds or body.duration, "image", body.image)
     request = VideoRequest(
         model=card.name,
         prompt=body.prompt,
@@ -101,6 +104,20 @@ def video_size(
     if size:
         return parse_size(size, card)
     return parse_ratio(ratio, card) if ratio else (None, None)
+
+
+def check_film(card: ModelCard, seconds: float | None, image_field: str, image: str | None) -> None:
+    """Raise BadRequest for what the model can never make, before anything is queued.
+
+    A card says so in `seconds_max` and `first_frame`; where it does not, the engine decides.
+    """
+    longest = card.options.get("seconds_max")
+    if longest is not None and seconds is not None and seconds > float(str(longest)):
+        raise BadRequest(f"The model {card.name} makes at most {longest} seconds.", param="seconds")
+    # The one engine that takes none, whatever its card says.
+    takes = card.options.get("first_frame", card.engine != "emoji_flow")
+    if image and not takes:
+        raise BadRequest(f"The model {card.name} takes no first frame.", param=image_field)
 
 
 class _Teller(NativeTeller):

@@ -9,6 +9,7 @@ from inferd.storage import (
     tables_limits,
     tables_operation,
     tables_usage,
+    tables_webhooks,
 )
 from inferd.storage.tables import metadata
 
@@ -19,6 +20,7 @@ AREAS = (
     tables_limits,
     tables_operation,
     tables_usage,
+    tables_webhooks,
 )
 """Imported, so that `metadata` knows their tables."""
 
