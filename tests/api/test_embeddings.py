@@ -164,8 +164,6 @@ class Test400:
             {"inputs": [""]},
             {"inputs": ["a"] * 1025},
             {"inputs": ["a"], "image": "data:image/png;base64,AAAA"},
-            {"inputs": ["a"], "custom_instruction": "find poems"},
-            {"inputs": ["a"], "webhook": "https://example.org"},
             {"inputs": ["a"], "dimensions": 2},
         ],
     )

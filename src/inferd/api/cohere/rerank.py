@@ -14,9 +14,11 @@ from msgspec import Meta
 from inferd.admission.work import Work
 from inferd.api import inference, single
 from inferd.api.exchange import Exchange
+from inferd.api.instructions import instruction_for
 from inferd.api.native.envelope import NativeTeller
 from inferd.api.native.reranker import Instruction, check_documents
 from inferd.api.services import Services
+from inferd.catalog.card import ModelCard
 from inferd.errors import UnsupportedField
 from inferd.money import usd
 from inferd.tasks.every import Ending
@@ -39,7 +41,8 @@ class RerankIn(msgspec.Struct, frozen=True, kw_only=True):
     """How many results; absent: all."""
     return_documents: bool | None = None
     instruction: Instruction | None = None
-    max_tokens_per_doc: Any = None
+    custom_instruction: Instruction | None = None
+    max_tokens_per_doc: Annotated[int, Meta(ge=1)] | None = None
     rank_fields: Any = None
     user: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
@@ -92,21 +95,30 @@ _encode = msgspec.json.Encoder().encode
 async def rerank(exchange: Exchange, services: Services) -> None:
     """Score and sort."""
     body = await inference.read(exchange, services, _DECODER)
-    for name in ("max_tokens_per_doc", "rank_fields"):
-        if getattr(body, name) is not None:
-            raise UnsupportedField(f"{name} is not supported.", param=name)
+    if body.rank_fields is not None:
+        raise UnsupportedField("rank_fields is not supported.", param="rank_fields")
     card = inference.find_model(services, body.model, "reranker")
+    _check_length(card, body.max_tokens_per_doc)
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
     check_documents(texts)
-    request = RerankRequest(
-        card.name, (body.query,), tuple(texts), instruction=body.instruction or None
-    )
+    instruction = instruction_for(card, body.instruction, body.custom_instruction)
+    request = RerankRequest(card.name, (body.query,), tuple(texts), instruction=instruction)
     order = single.order(
         exchange, card, request, "openai", tier=body.service_tier, end_user=body.user
     )
     top = min(body.top_n or PAIRS_MAX, len(texts))
     shown = texts if body.return_documents else None
     await single.answer(exchange, services, order, _Teller(card.name, top, shown))
+
+
+def _check_length(card: ModelCard, tokens: int | None) -> None:
+    """Models cut each document to what they read at once: a higher bound has its effect already."""
+    if tokens is not None and tokens < card.context_length:
+        raise UnsupportedField(
+            f"The model {card.name} cuts documents to the {card.context_length} tokens that it "
+            "reads at once; a lower max_tokens_per_doc is not supported.",
+            param="max_tokens_per_doc",
+        )
 
 
 class _Teller(NativeTeller):

@@ -38,8 +38,9 @@ class ElevenLabsSpeechIn(msgspec.Struct, frozen=True, kw_only=True):
     language_code: Annotated[str, Meta(max_length=32)] | None = None
     voice_settings: VoiceSettings | None = None
     seed: Any = None
-    """Refused, like the two below: they would have to change what is heard."""
+    """Ignored: the models here say the same text the same way each time."""
     pronunciation_dictionary_locators: Any = None
+    """Refused, like the one below: they would have to change what is heard."""
     audio_effects: Any = None
 
 
@@ -58,7 +59,7 @@ async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
     if slash and more != "stream":
         raise NotFound("Not Found")
     body = await inference.read(exchange, services, _DECODER)
-    for name in ("seed", "pronunciation_dictionary_locators", "audio_effects"):
+    for name in ("pronunciation_dictionary_locators", "audio_effects"):
         if getattr(body, name):
             raise UnsupportedField(f"{name} is not supported by this model.", param=name)
     query = parse_qs(exchange.query.decode("latin-1"))

@@ -17,6 +17,7 @@ from inferd.api.body import check_media_type, decode
 from inferd.api.cut_texts import Raw
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
+from inferd.api.instructions import INSTRUCTION_CHARACTERS_MAX, instruction_for
 from inferd.api.openai.fields import TokenId
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson
@@ -61,6 +62,8 @@ class EmbeddingsIn(msgspec.Struct, frozen=True, kw_only=True):
     input_type: Literal["query", "passage", "document"] | None = None
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Annotated[int, Meta(ge=DIMENSIONS_MIN, le=DIMENSIONS_MAX)] | None = None
+    instruction: Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)] | None = None
+    custom_instruction: Annotated[str, Meta(max_length=INSTRUCTION_CHARACTERS_MAX)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
     fail_fast: bool | None = None
@@ -108,6 +111,7 @@ async def embeddings(exchange: Exchange, services: Services) -> None:
         inputs=inputs,
         dimensions=body.dimensions,
         input_type=INPUT_TYPES[body.input_type] if body.input_type else None,
+        instruction=instruction_for(card, body.instruction, body.custom_instruction),
     )
     order = single.order(
         exchange,

@@ -23,7 +23,7 @@ from inferd.api.slices import Body, LongJson, base64_pieces
 from inferd.api.sniff import sniff
 from inferd.catalog.card import ModelCard
 from inferd.engines.registry import extra_installed
-from inferd.errors import BadRequest, InferdError, ModelNotFound
+from inferd.errors import BadRequest, InferdError, ModelNotFound, UnsupportedField
 from inferd.money import usd
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_image import (
@@ -54,6 +54,7 @@ class _Shared(msgspec.Struct, frozen=True, kw_only=True):
     n: Count | None = 1
     size: Annotated[str, Meta(max_length=32)] | None = None
     response_format: Literal["b64_json", "url"] | None = "b64_json"
+    stream: bool | None = False
     output_format: ImageFormat | None = "png"
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
@@ -71,7 +72,7 @@ class ImageGenerationIn(_Shared, frozen=True, kw_only=True):
 class ImageEditIn(_Shared, frozen=True, kw_only=True):
     """The form of edits."""
 
-    image: list[str]
+    image: list[str] | str
     prompt: Prompt
     mask: str | None = None
     quality: Quality | None = "auto"
@@ -80,7 +81,7 @@ class ImageEditIn(_Shared, frozen=True, kw_only=True):
 class ImageVariationIn(_Shared, frozen=True, kw_only=True):
     """The form of variations."""
 
-    image: list[str]
+    image: list[str] | str
 
 
 class ImageData(msgspec.Struct, frozen=True):
@@ -116,7 +117,7 @@ _encode = msgspec.json.Encoder().encode
 async def generations(exchange: Exchange, services: Services) -> None:
     """Draw."""
     body = await inference.read(exchange, services, _GENERATION)
-    card = _model(services, body.model)
+    card = _model(services, body)
     width, height = parse_size(body.size, card)
     request = ImageRequest(
         model=card.name,
@@ -135,7 +136,7 @@ async def generations(exchange: Exchange, services: Services) -> None:
 async def edits(exchange: Exchange, services: Services) -> None:
     """Draw on from a picture."""
     body, door = await read_with_media(exchange, services, _EDIT, ImageEditIn)
-    card = _model(services, body.model)
+    card = _model(services, body)
     width, height = parse_size(body.size, card)
     request = ImageRequest(
         model=card.name,
@@ -155,7 +156,7 @@ async def edits(exchange: Exchange, services: Services) -> None:
 async def variations(exchange: Exchange, services: Services) -> None:
     """Draw something like a picture."""
     body, door = await read_with_media(exchange, services, _VARIATION, ImageVariationIn)
-    card = _model(services, body.model)
+    card = _model(services, body)
     width, height = parse_size(body.size, card)
     request = ImageRequest(
         model=card.name,
@@ -179,13 +180,20 @@ async def show_image(exchange: Exchange, services: Services) -> None:
     await respond_file(exchange, content, mime)
 
 
-def _only(images: list[str]) -> str:
+def _only(images: list[str] | str) -> str:
+    if isinstance(images, str):
+        return images
     if len(images) != 1:
         raise BadRequest("The models here take one image at a time.", param="image")
     return images[0]
 
 
-def _model(services: Services, name: str | None) -> ModelCard:
+def _model(services: Services, body: _Shared) -> ModelCard:
+    name = body.model
+    if body.stream:
+        raise UnsupportedField(
+            "Pictures come whole here; the native call streams progress.", param="stream"
+        )
     if name:
         return inference.find_model(services, name, "text-to-image")
     for default in DEFAULTS:

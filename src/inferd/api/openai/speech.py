@@ -40,6 +40,7 @@ class SpeechIn(msgspec.Struct, frozen=True, kw_only=True):
     speed: Speed | None = 1.0
     stream_format: Literal["audio", "sse"] | None = "audio"
     instructions: Annotated[str, Meta(max_length=4096)] | None = None
+    """Ignored, as by OpenAI's own models that take none: no model here is told how to speak."""
     language: str | None = None
     extra_body: dict[str, Any] | None = None
     service_tier: str | None = None
@@ -104,11 +105,6 @@ async def speech(exchange: Exchange, services: Services) -> None:
 
 
 def _check(body: SpeechIn) -> None:
-    if body.instructions:
-        raise UnsupportedField(
-            "No model here takes instructions on how to speak; choose a voice and a speed.",
-            param="instructions",
-        )
     if body.extra_body:
         raise UnsupportedField(
             f"extra_body has no field {next(iter(body.extra_body))[:64]!r} here.",

@@ -13,7 +13,7 @@ from inferd.api.exchange import Exchange
 from inferd.api.files import respond_file
 from inferd.api.media import read_with_media
 from inferd.api.native.text_to_image import Text
-from inferd.api.native.text_to_video import Seconds, Seed, video_size
+from inferd.api.native.text_to_video import Seconds, Seed, check_film, video_size
 from inferd.api.openai.images import base_url
 from inferd.api.services import Services
 from inferd.errors import BadRequest, Conflict, NotFound, UnsupportedField
@@ -72,6 +72,7 @@ async def create_video(exchange: Exchange, services: Services) -> None:
     card = inference.find_model(services, body.model, "text-to-video")
     width, height = video_size(card, body.size, body.aspect_ratio)
     first = body.image_url or body.input_reference
+    check_film(card, body.seconds, "image_url" if body.image_url else "input_reference", first)
     request = VideoRequest(
         model=card.name,
         prompt=body.prompt,
