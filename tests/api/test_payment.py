@@ -255,6 +255,16 @@ class TestBudgets:
             mine
         ]
 
+    async def test_a_token_does_not_lift_its_own_limit(self, gate: Gateway) -> None:
+        other = await other_account(gate)
+        own_id, manager = await token(gate, other, "manager", ACCOUNT_ADMIN, INFERENCE_RUN)
+        its_id, _ = await token(gate, other, "plain")
+        for limit in (None, 5.0):
+            wish = {"token_id": own_id, "limit": limit}
+            assert (await manager.post("/payment/key-limits", wish)).status == 403
+            wish = {"token_id": its_id, "limit": limit}
+            assert (await manager.post("/payment/key-limits", wish)).status == 200
+
     async def test_an_account_cannot_lift_the_limit_that_an_admin_sets(self, gate: Gateway) -> None:
         other = await other_account(gate)
         _, manager = await token(gate, other, "manager", ACCOUNT_ADMIN, INFERENCE_RUN)

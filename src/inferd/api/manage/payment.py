@@ -190,8 +190,11 @@ async def key_limits(exchange: Exchange, services: Services) -> None:
 async def set_key_limit(exchange: Exchange, services: Services) -> None:
     """POST /payment/key-limits."""
     wire = await inference.read(exchange, services, _KEY_LIMIT)
+    caller = exchange.caller
+    if wire.token_id == caller.token_id and not caller.may(ADMIN):
+        raise Forbidden("A token does not change its own limit.")
     nanos = None if wire.limit is None else _nanos(wire.limit)
-    account_id = exchange.caller.account_id
+    account_id = caller.account_id
     also = _audited(exchange, "token.monthly_limit", wire.token_id, wire.limit)
     await services.ledger.set_token_monthly_limit(account_id, wire.token_id, nanos, also)
     await key_limits(exchange, services)
