@@ -64,12 +64,12 @@ class MediaDoor:
                 f"{param} is over {self._services.options.media_bytes_max} bytes.", param=param
             )
         found = sniff(bytes(pieces[0][:HEAD_BYTES]) if pieces else b"")
-        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
-        kind = next((one for one in wanted if found is not None and one in found.kinds), None)
-        if found is None or kind is None:
+        wanted: tuple[MediaKind, ...] = kinds if isinstance(kinds, tuple) else (kinds,)
+        fitting = [one for one in wanted if found is not None and one in found.kinds]
+        if found is None or not fitting:
             names = " or ".join(wanted)
             raise BadRequest(f"{param} is no {names} in a format that is read here.", param=param)
-        return await self._keep(pieces, size, kind, found.mime)
+        return await self._keep(pieces, size, fitting[0], found.mime)
 
     def name(self, given: str) -> str:
         """The file name that a form gave; "" if none."""

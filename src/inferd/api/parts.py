@@ -62,7 +62,9 @@ async def take_parts(
     for part in wanted:
         if not part.given:
             raise BadRequest(f"{part.field} is missing.", param=f"{part.at}.{part.field}")
-    kinds = tuple(kind for kind in _WORDS if all(kind in card.modalities for card in cards))
+    kinds: tuple[MediaKind, ...] = tuple(
+        kind for kind in _WORDS if all(kind in card.modalities for card in cards)
+    )
     return await _take_all(exchange, services, wanted, kinds)
 
 
