@@ -147,7 +147,7 @@ class Test400:
             ({"input": "a", "dimensions": 64.5}, "dimensions"),
             ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
             ({"input": "a", "input_type": "poem"}, "input_type"),
-            ({}, None),
+            ({}, "input"),
         ],
     )
     async def test_openai(self, gate: Gateway, body: Any, param: str | None) -> None:

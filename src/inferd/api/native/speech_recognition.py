@@ -183,7 +183,7 @@ def _whole_seconds(given: float | None) -> int:
     """`15.0` is 15. Raises BadRequest for a part of a second."""
     if given is None:
         return 30
-    if not given.is_integer():
+    if given % 1:
         raise BadRequest("chunk_length_s is whole seconds.", param="chunk_length_s")
     return int(given)
 
