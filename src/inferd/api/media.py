@@ -64,8 +64,9 @@ class MediaDoor:
                 f"{param} is over {self._services.options.media_bytes_max} bytes.", param=param
             )
         found = sniff(bytes(pieces[0][:HEAD_BYTES]) if pieces else b"")
-        wanted: tuple[MediaKind, ...] = kinds if isinstance(kinds, tuple) else (kinds,)
-        fitting = [one for one in wanted if found is not None and one in found.kinds]
+        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+        among = found.kinds if found is not None else ()
+        fitting: list[MediaKind] = [one for one in among if one in wanted]
         if found is None or not fitting:
             names = " or ".join(wanted)
             raise BadRequest(f"{param} is no {names} in a format that is read here.", param=param)
