@@ -166,3 +166,10 @@ async def test_bad_input_is_told(gate: Gateway, fields: dict[str, Any], names: s
     told = await gate.client.post(SPEECH, msgspec.json.encode(body))
     assert told.status == 400, told.body
     assert names in told.json()["error"]["message"] + str(told.json()["error"]["param"])
+
+
+async def test_a_wav_of_several_sentences_says_how_long_it_is(gate: Gateway) -> None:
+    body = {"text": f"{SENTENCE} " * 8, "model_id": KOKORO}
+    told = await gate.client.post("/v1/text-to-speech/af_heart", body)
+    assert int.from_bytes(told.body[4:8], "little") == len(told.body) - 8
+    assert int.from_bytes(told.body[40:44], "little") == len(told.body) - 44

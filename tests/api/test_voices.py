@@ -55,6 +55,15 @@ async def test_voices_that_are_there_speak(gate: Gateway, name: str | None) -> N
     assert (await gate.client.post("/v1/audio/speech", body)).status == (200 if known else 404)
 
 
+async def test_a_wav_that_is_not_streamed_says_how_long_it_is(gate: Gateway) -> None:
+    body = {"text": "One. Two. Three.", "model_id": SPEAKER.name}
+    told = await gate.client.post("/v1/text-to-speech/af_sky", body)
+    assert told.headers["content-length"] == str(len(told.body))
+    assert told.headers["content-type"] == "audio/wav"
+    assert int.from_bytes(told.body[4:8], "little") == len(told.body) - 8
+    assert int.from_bytes(told.body[40:44], "little") == len(told.body) - 44
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

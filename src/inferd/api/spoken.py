@@ -94,3 +94,28 @@ class RawAudio:
             (b"content-type", MIMES[self._format]),
             (b"content-disposition", f'attachment; filename="{name}"'.encode()),
         ]
+
+
+class WholeAudio(RawAudio):
+    """Sends the audio itself once all of it is there, so that a WAV says how long it is."""
+
+    def __init__(self, audio_format: AudioFormat) -> None:
+        super().__init__(audio_format)
+        self._audio = bytearray()
+
+    def say(self, event: Event, work: Work) -> bytes:
+        """Nothing before the end."""
+        self._audio += super().say(event, work)
+        return b""
+
+    def last(self, ending: Ending, work: Work) -> bytes:
+        """All of it."""
+        return bytes(whole_wav(self._audio) if self._format == "wav" else self._audio)
+
+
+def whole_wav(audio: bytearray) -> bytearray:
+    """A WAV whose header says how long it is: now that is known."""
+    size = len(audio) - 44
+    audio[4:8] = (size + 36).to_bytes(4, "little")
+    audio[40:44] = size.to_bytes(4, "little")
+    return audio

@@ -228,7 +228,7 @@ def _all() -> list[Route]:
             inference,
             "inference",
             "native",
-            "Call a model natively (text generation)",
+            "Call a model natively, whatever its task; the schema shown is text generation's",
             TextGenerationIn,
             TextGenerationOut,
         ),

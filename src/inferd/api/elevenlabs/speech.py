@@ -13,7 +13,7 @@ from inferd.api import inference, single
 from inferd.api.exchange import Exchange
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
-from inferd.api.spoken import RawAudio, voices
+from inferd.api.spoken import RawAudio, WholeAudio, voices
 from inferd.errors import BadRequest, NotFound, UnsupportedField
 from inferd.tasks.text_to_speech import AudioFormat, SpeechRequest
 
@@ -54,7 +54,7 @@ _DECODER = msgspec.json.Decoder(ElevenLabsSpeechIn)
 
 
 async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
-    """Speak, and send it as it is spoken."""
+    """Speak; below …/stream send it as it is spoken, else whole."""
     voice, slash, more = exchange.rest.partition("/")
     if slash and more != "stream":
         raise NotFound("Not Found")
@@ -76,8 +76,12 @@ async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
         sample_rate=wanted.sample_rate,
         bit_rate=wanted.bit_rate,
     )
-    order = single.order(exchange, card, request, "elevenlabs", streamed=True)
-    await single.answer(exchange, services, order, RawAudio(wanted.audio_format), "bytes")
+    streamed = bool(slash)
+    order = single.order(exchange, card, request, "elevenlabs", streamed=streamed)
+    if streamed:
+        await single.answer(exchange, services, order, RawAudio(wanted.audio_format), "bytes")
+    else:
+        await single.answer(exchange, services, order, WholeAudio(wanted.audio_format))
 
 
 def _wanted(given: str) -> _Format:

@@ -15,7 +15,7 @@ from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces
-from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, voices
+from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, voices, whole_wav
 from inferd.catalog.card import ModelCard
 from inferd.errors import UnsupportedField
 from inferd.tasks.base import Chunk
@@ -117,11 +117,3 @@ class _Teller(NativeTeller):
             words if request.word_times else None,
         )
         return long.pieces(_encode(told))
-
-
-def whole_wav(audio: bytearray) -> bytearray:
-    """A WAV whose header says how long it is: now that is known."""
-    size = len(audio) - 44
-    audio[4:8] = (size + 36).to_bytes(4, "little")
-    audio[40:44] = size.to_bytes(4, "little")
-    return audio
