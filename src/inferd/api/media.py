@@ -53,7 +53,7 @@ class MediaDoor:
         self._files = files
 
     async def take(self, given: str, kinds: MediaKind | tuple[MediaKind, ...], param: str) -> Media:
-        """One field as Media of this kind, or of the first of these kinds that its bytes may be.
+        """One field as Media of this kind, or of one of these: a film that may be either is a film.
 
         Raises BadRequest with `param`, PayloadTooLarge.
         """

@@ -23,7 +23,6 @@ PARTS_MAX = 16
 PART_BYTES_MAX = 20 * 1024 * 1024
 """Of one part, encoded as it came (deepinfra-api 14)."""
 _WORDS: dict[MediaKind, str] = {"image": "images", "video": "video", "audio": "audio"}
-"""In the order in which a file is tried: a film could be taken for its sound."""
 
 
 class MediaPart(NamedTuple):
