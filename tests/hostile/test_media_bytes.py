@@ -92,6 +92,19 @@ def webp_of(width: int, height: int) -> bytes:
     return bytes(made)
 
 
+def ico_of(width: int, height: int) -> bytes:
+    """An icon whose directory says 16 x 16, and whose picture says something else."""
+    inner = png_of(width, height)
+    return struct.pack("<3H4B2H2I", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+
+
+def tiff_of(width: int, height: int) -> bytes:
+    """Grey, in one strip that is not there."""
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 278: height, 279: 9}
+    entries = b"".join(struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
 def gif_of(width: int, height: int) -> bytes:
     """A small screen, and a frame of this size on it."""
     out = io.BytesIO()
@@ -122,6 +135,7 @@ class TestPixels:
             *(png_of(10_000, 10_000), png_of(2, 40_000_000)),
             *(jpeg_of(65_000, 65_000), jpeg_of(9000, 9000)),
             *(webp_of(16_383, 16_383), webp_of(9000, 9000)),
+            *(ico_of(50_000, 50_000), tiff_of(50_000, 50_000), b"P6 50000 50000 255\n"),
             *(gif_of(65_000, 65_000), bmp_of(50_000, 50_000), bmp_of(2**31 - 1, 2**31 - 1)),
         ],
         ids=lambda content: f"{content[:4]!r}-{len(content)}",
@@ -134,11 +148,13 @@ class TestPixels:
         assert f"{SIDE_MAX} a side" in sentence
 
     @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1)])
-    @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+    @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM"])
     def test_a_single_row_is_refused(self, size: tuple[int, int], name: str) -> None:
         assert "at least 2" in refused(lambda: decode_image(image(encoded(name, size))))
 
-    @pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+    @pytest.mark.parametrize(
+        "name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM"]
+    )
     def test_the_smallest_picture_is_read(self, name: str) -> None:
         assert decode_image(image(encoded(name, (2, 2)))).size == (2, 2)
 
@@ -173,12 +189,11 @@ class TestFrames:
 
 FOREIGN = {
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-    "tiff": encoded("TIFF"),
     "jpeg 2000": encoded("JPEG2000"),
     "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) run\n",
-    "ico": encoded("ICO"),
     "pcx": encoded("PCX"),
-    "ppm": b"P6 9 9 255\n" + b"a" * 243,
+    "ppm in text": b"P3 2 2 255\n" + b"1 2 3\n" * 4,
+    "a list of floats": b"PF\n9 9\n-1.0\n" + bytes(972),
     "pickle": b"\x80\x04\x95\x1e\0\0\0\0\0\0\0\x8c\x05posix\x8c\x06system\x93",
     "numpy": b"\x93NUMPY\x01\0v\0{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
     "html": b"<html><img src=x></html>",
@@ -193,7 +208,9 @@ def test_another_format_is_refused(name: str) -> None:
     assert sentence == "image is not a sound picture."
 
 
-@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize(
+    "name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "ICO", "PPM"]
+)
 def test_a_broken_picture_gets_a_fixed_sentence_or_is_read(name: str) -> None:
     dice = random.Random(name)
     sound = encoded(name)
