@@ -120,7 +120,7 @@ class Test400:
     @pytest.mark.parametrize(
         ("fields", "name"),
         [
-            ({"webhook": "https://example.com/hook"}, "webhook"),
+            ({"webhook": "nowhere"}, "webhook"),
             ({"response_format": {"type": "regex"}}, "regex"),
             ({"num_responses": 2, "stream": True}, "num_responses"),
         ],
