@@ -91,7 +91,7 @@ class TestForms:
         [
             ([("max_new_tokens", "2")], 422),
             ([("input", "x"), ("max_new_tokens", "zero")], 422),
-            ([("input", "x"), ("webhook", "http://h")], 400),
+            ([("input", "x"), ("webhook", "nowhere")], 400),
         ],
     )
     async def test_what_does_not_fit_is_refused(
