@@ -8,7 +8,7 @@ import msgspec
 
 from inferd.admission.work import Order, Work
 from inferd.api.address import parse_url
-from inferd.api.detached import HEADERS
+from inferd.api.detached import HEADERS, ORIGIN
 from inferd.api.exchange import Exchange
 from inferd.api.idempotency import paid
 from inferd.api.services import Services
@@ -55,6 +55,7 @@ async def deferred(exchange: Exchange, services: Services, order: Order, *, stre
     if streamed:
         raise BadRequest("stream does not go with webhook.", param="webhook")
     headers = [(name, exchange.headers[name]) for name in HEADERS if name in exchange.headers]
+    headers.append((ORIGIN, exchange.origin.encode()))
     query = exchange.query.decode("latin-1")
     asked = Asked(exchange.path, query, headers, exchange.kept, exchange.webhook)
     begun = await _begun(exchange, services)

@@ -10,6 +10,8 @@ from inferd.api.exchange import Exchange, Message
 from inferd.errors import Unavailable
 from inferd.jobs.webhook_calls import Answered, Stored
 
+ORIGIN = b":origin"
+"""Stored among the headers: how the client saw this gateway."""
 HEADERS = (b"content-type", b"x-deepinfra-service-tier", b"x-inferd-tag")
 """Of a call's headers, those that its endpoint reads beside the body."""
 
@@ -59,7 +61,7 @@ async def compute(answer: Callable[[Exchange], Awaitable[None]], call: Stored) -
         "method": "POST",
         "path": asked.path,
         "query_string": asked.query.encode("latin-1"),
-        "headers": asked.headers,
+        "headers": [pair for pair in asked.headers if pair[0] != ORIGIN],
     }
     body = iter([asked.body])
 
@@ -72,6 +74,7 @@ async def compute(answer: Callable[[Exchange], Awaitable[None]], call: Stored) -
     exchange = Exchange(scope, receive, _into_the_void)
     exchange.request_id = call.row.request_id
     exchange.caller = call.caller
+    exchange.origin = dict(asked.headers).get(ORIGIN, b"").decode()
     exchange.recorder = exchange.detached = detached
     await answer(exchange)
     return detached.answered

@@ -127,8 +127,7 @@ async def list_invoices(exchange: Exchange, services: Services) -> None:
         known = []
     known = [month for month in known if after is None or month < after]
     prepaid = await _prepaid(services, view)
-    host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
-    base = services.options.public_url or f"http://{host}"
+    base = services.options.public_url or exchange.origin
     shown = [
         _summary(await invoice(services.database, view, month, now), prepaid=prepaid, base=base)
         for month in known[:limit]

@@ -107,9 +107,9 @@ class Documents:
         """GET /openapi.json."""
         await exchange.respond(200, msgspec.json.encode(self.document()))
 
-    async def page(self, exchange: Exchange, _: Services) -> None:
+    async def page(self, exchange: Exchange, services: Services) -> None:
         """GET /docs."""
-        host = exchange.headers.get(b"host", b"127.0.0.1:8000").decode("latin-1")
-        page = docs_page(self._routes, self.document(), f"http://{host}")
+        base = services.options.public_url or exchange.origin
+        page = docs_page(self._routes, self.document(), base)
         kind = (b"content-type", b"text/html; charset=utf-8")
         await exchange.respond(200, page, [kind, CSP])
