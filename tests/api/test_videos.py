@@ -15,7 +15,10 @@ from sqlalchemy import text
 
 from inferd import ids
 from inferd.access.caller import INFERENCE_RUN
+from inferd.access.limit_rules import EACH, Rule
+from inferd.access.limits import Ticket
 from inferd.catalog.card_price import CardPrice
+from inferd.jobs import videos
 from inferd.jobs.videos import VideoJobs
 from inferd.money import usd
 from inferd.serving.router import RouterOptions
@@ -54,6 +57,16 @@ async def ended(gate: Gateway, job_id: str) -> dict[str, Any]:
             told: dict[str, Any] = (await gate.client.get(f"/v1/videos/{job_id}")).json()
             if told["status"] in ("succeeded", "failed"):
                 return told
+
+
+async def settled(gate: Gateway, job_id: str, account_id: str) -> JobRow:
+    async with asyncio.timeout(20):
+        while True:
+            async with gate.services.database.reading() as connection:
+                row = await jobs.get(connection, job_id, account_id)
+            if row is not None and row.ended_unix_ns is not None:
+                return row
+            await asyncio.sleep(0.005)
 
 
 def left_behind(gate: Gateway, **fields: Any) -> JobRow:
@@ -259,11 +272,30 @@ class TestJobs:
                 await jobs.add(connection, row)
                 await connection.execute(text(change))
             await services.videos.resume(services.catalog.serving)
-            async with services.database.reading() as connection:
-                left = await jobs.get(connection, row.id, "acc_x")
-            assert left is not None
+            left = await settled(gate, row.id, "acc_x")
             assert (left.status, await entries(gate)) == ("failed", [])
             assert said in str(left.error)
+
+    async def test_a_film_that_was_left_waits_for_room(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(videos, "AGAIN_SECONDS", (0.01,) * 500)
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            services = gate.services
+            busy = Ticket(gate.account_id, "t", MODEL, 0)
+            rule = Rule(EACH, None, EACH, concurrent_requests=1)
+            services.limits.live.set_rules([rule])
+            await services.limits.live.enter(busy)
+            row = left_behind(gate, width=64, height=64)
+            async with services.database.writing() as connection:
+                await jobs.add(connection, row)
+            assert await services.videos.resume(services.catalog.serving) == 1
+            async with services.database.reading() as connection:
+                left = await jobs.get(connection, row.id, gate.account_id)
+            assert left is not None
+            assert left.ended_unix_ns is None
+            services.limits.live.leave(busy)
+            assert (await ended(gate, row.id))["status"] == "succeeded"
 
     async def test_a_model_that_is_gone_fails_its_job(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:

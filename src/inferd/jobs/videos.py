@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import aclosing, suppress
 from hashlib import blake2b
 
 import msgspec
@@ -23,7 +23,14 @@ from inferd.admission.gate import Gate
 from inferd.admission.work import Order, Work
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
-from inferd.errors import Forbidden, InferdError, NotFound, PaymentRequired
+from inferd.errors import (
+    Forbidden,
+    InferdError,
+    NotFound,
+    PaymentRequired,
+    TooManyRequests,
+    Unavailable,
+)
 from inferd.jobs.blobs import KEPT_SECONDS, Blobs
 from inferd.metering.prices import Price, price_of
 from inferd.storage import entries, jobs, payers, prices
@@ -31,6 +38,9 @@ from inferd.storage.database import Database
 from inferd.storage.rows import JobRow
 from inferd.tasks.base import NOTHING, Chunk, Tier
 from inferd.tasks.text_to_video import Filmed, VideoRequest
+
+AGAIN_SECONDS = (1.0, 5.0, 15.0, 60.0, 60.0, 60.0, 60.0, 60.0)
+"""How long a film that was left waits for room at most, before each time that it asks again."""
 
 _log = logging.getLogger("inferd.jobs")
 
@@ -64,7 +74,7 @@ class VideoJobs:
         except BaseException:
             await work.close()
             raise
-        self._begin(row, work)
+        self._own(self._run(row, work))
         return row
 
     async def get(self, caller: Caller, job_id: str) -> JobRow:
@@ -90,14 +100,32 @@ class VideoJobs:
         for row in left:
             try:
                 order = _order(row, find(row.model), versions, paid=row.request_id in booked)
-                if not order.paid:
-                    await self._require_payer(row)
-                work = await self._gate.admit(_caller(row), order)
             except InferdError as error:
                 await self._save(row, status="failed", error=error.message)
             else:
-                self._begin(row, work)
+                self._own(self._resume(row, order))
         return len(left)
+
+    async def _resume(self, row: JobRow, order: Order) -> None:
+        try:
+            work = await self._admitted(row, order)
+        except InferdError as error:
+            with suppress(InferdError):
+                # If it cannot be told now it is found again at the next start.
+                await self._save(row, status="failed", error=error.message)
+        else:
+            await self._run(row, work)
+
+    async def _admitted(self, row: JobRow, order: Order) -> Work:
+        """Let it in; where there is no room now, it waits as it would have waited."""
+        for pause in AGAIN_SECONDS:
+            try:
+                if not order.paid:
+                    await self._require_payer(row)
+                return await self._gate.admit(_caller(row), order)
+            except (TooManyRequests, Unavailable) as error:
+                await asyncio.sleep(min(pause, error.retry_after_seconds or pause))
+        return await self._gate.admit(_caller(row), order)
 
     async def _require_payer(self, row: JobRow) -> None:
         """Raise if nobody may be billed for it any more."""
@@ -148,9 +176,9 @@ class VideoJobs:
             price_id=price_id,
         )
 
-    def _begin(self, row: JobRow, work: Work) -> None:
+    def _own(self, work: Coroutine[None, None, None]) -> None:
         # Held by this object, cancelled and awaited in `close`.
-        task = asyncio.get_running_loop().create_task(self._run(row, work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
