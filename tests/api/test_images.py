@@ -258,15 +258,19 @@ class TestNative:
             {"aspect_ratio": "wide"},
             {"use_compel": True},
             {"lora_scale": 0.5},
-            {"webhook": "https://example.com"},
+            {"webhook": "nowhere"},
             {"mask": "AAAA"},
-            {"prompt": None},
         ],
     )
     async def test_what_is_not_done_is_said(self, gate: Gateway, fields: dict[str, Any]) -> None:
         answer = await gate.client.post(NATIVE, {"prompt": "rocket", **fields})
         assert answer.status == 400, answer.body
         assert answer.json()["detail"]["error"]
+
+    async def test_without_a_prompt_the_field_is_named(self, gate: Gateway) -> None:
+        answer = await gate.client.post(NATIVE, {"prompt": None})
+        assert answer.status == 422
+        assert answer.json()["detail"][0]["loc"] == ["body", "prompt"]
 
     async def test_a_client_that_leaves_pays_for_the_steps_so_far(self, gate: Gateway) -> None:
         gone, sent = asyncio.Event(), asyncio.Event()

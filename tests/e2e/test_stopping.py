@@ -17,7 +17,7 @@ async def test_ctrl_c_lets_streams_finish_and_refuses_new_calls(data_dir: Path) 
         async with server.client() as client, server.client() as late:
             await client.post(CHAT, json=body("t/slow"))
             worker = await server.worker_pid("t/slow")
-            payload = body("t/slow", "w " * 100, stream=True)
+            payload = body("t/slow", "w " * 450, stream=True)
             stream = asyncio.ensure_future(client.post(CHAT, json=payload))
             await in_flight(late, "t/slow", 1)
             server.interrupt()

@@ -77,7 +77,7 @@ async def test_an_unknown_model_is_404_in_each_dialects_shape(server: InferdProc
         (OPENAI, body("t/echo", functions=[{"name": "f"}]), "functions"),
         (OPENAI, body("t/echo", response_format={"type": "json_schema"}), "response_format"),
         (NATIVE, {"input": "one", "response_format": {"type": "regex"}}, "regex"),
-        (NATIVE, {"input": "one", "webhook": "https://example.com"}, "webhook"),
+        (NATIVE, {"input": "one", "webhook": "nowhere"}, "webhook"),
     ],
 )
 async def test_a_field_that_is_not_honoured_is_named(
