@@ -233,3 +233,12 @@ async def test_who_leaves_pays_for_the_steps_until_then(gate: Gateway) -> None:
 async def test_the_fake_is_in_no_catalogue() -> None:
     cards = Path(__file__).parents[2] / "src" / "inferd" / "catalog" / "cards"
     assert not [path for path in cards.glob("*.toml") if 'engine = "echo"' in path.read_text()]
+
+
+async def test_models_with_the_same_voices_are_listed_once(tmp_path: Path) -> None:
+    voices: dict[str, object] = {"voices": ["af_one", "bm_two"]}
+    speaks = {"task": "text-to-speech", "options": voices, "price": PRICES["text-to-speech"]}
+    cards = [echo_card(name, **speaks) for name in ("test/cpu", "test/gpu")]
+    async with gateway(tmp_path, *cards) as gate:
+        listed = (await gate.client.get("/v1/voices")).json()["voices"]
+    assert [voice["voice_id"] for voice in listed] == ["af_one", "bm_two"]

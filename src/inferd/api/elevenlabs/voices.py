@@ -81,11 +81,15 @@ def _find(services: Services, named: str) -> Voice:
 
 
 def _voices(services: Services) -> Iterator[Voice]:
+    """Each once: models that are the same, for a CPU and for a GPU, have the same voices."""
+    told = set[str]()
     for card in services.catalog.cards():
         if card.task == "text-to-speech":
             names = card.options.get("voices")
             for name in names if isinstance(names, list) else []:
-                yield _voice(card, name)
+                if name not in told:
+                    told.add(name)
+                    yield _voice(card, name)
 
 
 def _voice(card: ModelCard, name: str) -> Voice:
