@@ -236,8 +236,9 @@ async def test_the_fake_is_in_no_catalogue() -> None:
 
 
 async def test_models_with_the_same_voices_are_listed_once(tmp_path: Path) -> None:
-    voices: dict[str, object] = {"voices": ["af_one", "bm_two"]}
-    speaks = {"task": "text-to-speech", "options": voices, "price": PRICES["text-to-speech"]}
+    voices = {"voices": ["af_one", "bm_two"]}
+    price = PRICES["text-to-speech"]
+    speaks: dict[str, Any] = {"task": "text-to-speech", "options": voices, "price": price}
     cards = [echo_card(name, **speaks) for name in ("test/cpu", "test/gpu")]
     async with gateway(tmp_path, *cards) as gate:
         listed = (await gate.client.get("/v1/voices")).json()["voices"]
