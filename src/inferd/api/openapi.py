@@ -26,6 +26,7 @@ _REFUSALS = {
     "405": "The path exists, the method does not.",
     "408": "A URL in the body could not be fetched in time.",
     "409": "The name is taken, or a call of the same Idempotency-Key runs.",
+    "410": "A deprecated form with a secret in the URL, where logs keep it.",
     "413": "The body is too large.",
     "415": "The body is not JSON.",
     "422": "The body does not fit the schema, or not the Idempotency-Key.",
@@ -170,7 +171,10 @@ def _responses(route: Route, schema_of: dict[type, Any]) -> Json:
         }:
             good["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     error = {"$ref": f"#/components/schemas/{_ERRORS[route.shape]}"}
-    shown = {"application/json": {"schema": error}}
+    shown: Json = {"application/json": {"schema": error}}
+    if route.access == "public" and route.gives is None:
+        # A page for people says what is wrong as a page.
+        shown["text/html"] = {"schema": {"type": "string"}}
     refusals = {
         status: {"description": sentence, "content": shown}
         for status, sentence in _REFUSALS.items()
