@@ -30,6 +30,7 @@ LOOKED_AT_MAX = 1000
 LOOK_SECONDS = 30.0
 """How often it looks for what is due, should nobody say so."""
 ATTEMPTS_KEPT = 50
+CLOSE_SECONDS_MAX = 5.0
 GONE = 410
 """What a receiver answers that wants no more."""
 _NANOS = 1_000_000_000
@@ -61,7 +62,9 @@ class Deliveries:
         self._post: Post | None = None
         self._wake = asyncio.Event()
         self._under_way: dict[str, _UnderWay] = {}
+        self._saving: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        self._closing = False
 
     def start(self, post: Post) -> None:
         """Deliver from now on."""
@@ -71,13 +74,18 @@ class Deliveries:
 
     async def close(self) -> None:
         """Stop; what was not answered yet is sent again at the next start."""
-        tasks = [one.task for one in self._under_way.values()]
+        self._closing = True
+        self._wake.set()
+        for one in list(self._under_way.values()):
+            one.task.cancel()
+        left = [*(one.task for one in self._under_way.values()), *self._saving]
         if self._loop is not None:
-            tasks.append(self._loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+            left.append(self._loop)
+        if left:
+            # What speaks to the database comes to its end: nothing is cut off in the middle.
+            _, late = await asyncio.wait(left, timeout=CLOSE_SECONDS_MAX)
+            for task in late:
+                task.cancel()
 
     def look(self) -> None:
         """Something is due."""
@@ -100,7 +108,7 @@ class Deliveries:
         return again
 
     async def _go_on(self) -> None:
-        while True:
+        while not self._closing:
             self._wake.clear()
             wait = LOOK_SECONDS
             try:
@@ -130,7 +138,11 @@ class Deliveries:
         return LOOK_SECONDS if following is None else min(LOOK_SECONDS, (following - now) / _NANOS)
 
     def _has_room(self, row: CallRow) -> bool:
-        if row.request_id in self._under_way or len(self._under_way) >= AT_ONCE_MAX:
+        if (
+            self._closing
+            or row.request_id in self._under_way
+            or len(self._under_way) >= AT_ONCE_MAX
+        ):
             return False
         own = sum(one.account_id == row.account_id for one in self._under_way.values())
         return own < ACCOUNT_AT_ONCE_MAX
@@ -145,9 +157,14 @@ class Deliveries:
             status, error = await self._attempt(row)
         except Exception:  # noqa: BLE001 the outermost loop of one delivery
             _log.exception("the delivery of %s broke", row.request_id)
+        attempt = Attempt(self._clock.unix_ns(), status, error or None)
+        # Held in `_saving` until it is done.
+        saving = asyncio.get_running_loop().create_task(self._save(row, attempt))
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
         with suppress(InferdError):
             # If it cannot be saved it is due still, and sent once more under the same id.
-            await self._save(row, Attempt(self._clock.unix_ns(), status, error or None))
+            await asyncio.shield(saving)
 
     async def _attempt(self, row: CallRow) -> tuple[int, str]:
         """(status, what went wrong)."""
