@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from tests.process import without_none  # noqa: E402
 from tests.weights import local_card  # noqa: E402
 
+from benchmarks.gateway.load import Connection, Target  # noqa: E402
 from benchmarks.gateway.run import machine  # noqa: E402
 
 TOKEN = "benchmark-token-of-thirty-two-characters"
@@ -153,12 +154,31 @@ def ways_of(client: httpx.AsyncClient, bare: Bare, pid: int) -> dict[str, tuple[
         bodies = [{"model": MODEL, "input": one, "encoding_format": "base64"} for one in given]
         await asyncio.gather(*(post(client, "/v1/embeddings", body) for body in bodies))
 
+    async def many_bare_connections() -> None:
+        target = Target("inferd", client.base_url.port or 0, TOKEN, "/v1/embeddings")
+        connections = [await Connection(target).open() for _ in given]
+        asked = (_raw(target, one) for one in given)
+        await asyncio.gather(*(one.ask(raw) for one, raw in zip(connections, asked, strict=True)))
+        for one in connections:
+            one.close()
+
     return {
         "bare library": (alone, os.getpid()),
         "one call, base64": (lambda: one_call("base64"), pid),
         "one call, numbers": (lambda: one_call("float"), pid),
         f"{TEXTS} calls at once": (many_calls, pid),
+        f"{TEXTS} calls at once, without a client": (many_bare_connections, pid),
     }
+
+
+def _raw(target: Target, text: str) -> bytes:
+    """A call as bytes."""
+    body = json.dumps({"model": MODEL, "input": text, "encoding_format": "base64"}).encode()
+    return (
+        f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        f"authorization: Bearer {target.token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    ).encode() + body
 
 
 async def reranked(client: httpx.AsyncClient) -> float:
@@ -209,12 +229,21 @@ async def main() -> None:
         statistics.median(cpu for _, cpu in seen[name])
         for name in ("one call, base64", f"{TEXTS} calls at once")
     )
+    waited = [
+        many_seconds / one_seconds
+        for (one_seconds, _), (many_seconds, _) in zip(
+            seen["one call, base64"],
+            seen[f"{TEXTS} calls at once, without a client"],
+            strict=True,
+        )
+    ]
     print("| way | texts/s | of the bare library | CPU ms a text | texts per CPU second |")
     print("|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     told = {
         "many_over_one_cpu": round(many / one, 3),
+        "many_over_one_without_a_client": round(statistics.median(waited), 3),
         "rerank_pairs_per_second": round(pairs, 2),
         "worker_mb": memory,
     }
