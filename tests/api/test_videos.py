@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
+from sqlalchemy import delete, text, update
 
 from inferd import ids
 from inferd.access.caller import INFERENCE_RUN
@@ -24,6 +24,8 @@ from inferd.money import usd
 from inferd.serving.router import RouterOptions
 from inferd.storage import accounts, jobs
 from inferd.storage.rows import AccountRow, JobRow
+from inferd.storage.tables import entries as entry_table
+from inferd.storage.tables import jobs as job_table
 from inferd.tasks.media import Media
 from inferd.tasks.text_to_video import VideoRequest
 from tests.gateway import Gateway, gateway
@@ -296,6 +298,28 @@ class TestJobs:
             assert left.ended_unix_ns is None
             services.limits.live.leave(busy)
             assert (await ended(gate, row.id))["status"] == "succeeded"
+
+    async def test_what_had_failed_already_is_not_filmed_for_nothing(self, tmp_path: Path) -> None:
+        """Under an id that the ledger has, a success could not be booked."""
+        async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:
+            row = left_behind(gate, width=64, height=64)
+            for status in ("failed", "cancelled"):
+                await begun(gate)
+                async with asyncio.timeout(20):
+                    while not (booked := await entries(gate)):
+                        await asyncio.sleep(0.005)
+                change = update(entry_table).where(entry_table.c.request_id == booked[0].request_id)
+                async with gate.services.database.writing() as connection:
+                    await connection.execute(
+                        change.values(request_id=row.request_id, status=status)
+                    )
+                    await connection.execute(delete(job_table))
+                told = await resumed(gate, row)
+                assert told["status"] == ("failed" if status == "failed" else "succeeded")
+                after = await entries(gate)
+                assert len(after) == (1 if status == "failed" else 2)
+                async with gate.services.database.writing() as connection:
+                    await connection.execute(delete(entry_table))
 
     async def test_a_model_that_is_gone_fails_its_job(self, tmp_path: Path) -> None:
         async with gateway(tmp_path, local_card(MODEL), router_options=OPTIONS) as gate:

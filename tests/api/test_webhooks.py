@@ -13,12 +13,21 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from inferd import ids
 from inferd.api.address import read_networks
 from inferd.api.services import ApiOptions
+from inferd.errors import TooManyRequests, Unavailable
+from inferd.jobs import webhook_calls as calls
+from inferd.serving.replica import Flight
+from inferd.serving.router import Ask
 from inferd.storage import accounts, webhook_calls
+from inferd.storage.database import AsyncConnection
+from inferd.storage.rollups import View
+from inferd.storage.tables import entries as entry_table
 from inferd.storage.webhook_calls import CallRow
+from inferd.tasks.every import Event
 from tests.accounts import another_account
 from tests.gateway import ADMIN_TOKEN, Gateway, Response, echo_card, gateway
 from tests.ledger import entries
@@ -206,6 +215,88 @@ class TestFailure:
             assert hook.came.empty()
 
 
+class TestBadLuck:
+    async def test_what_is_booked_as_failed_is_not_tried_again(
+        self, gate: Gateway, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "BUSY", frozenset({500}))
+        monkeypatch.setattr(calls, "AGAIN_SECONDS", (0.0,) * 3)
+        await asked(gate, hook, "/v1/inference/test/broken")
+        assert (await hook.next()).json()["inference_status"]["status"] == "failed"
+        assert len(gate.flights) == 1
+
+    async def test_a_model_that_has_no_room_is_tried_again(
+        self, gate: Gateway, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "AGAIN_SECONDS", (0.001,) * 10_000)
+        router, tries = gate.services.router, 0
+        run = router.run
+
+        def shed(ask: Ask, flight: Flight) -> AsyncGenerator[Event]:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise TooManyRequests("Model busy, retry later.", retry_after_seconds=1)
+            return run(ask, flight)
+
+        monkeypatch.setattr(router, "run", shed)
+        await asked(gate, hook)
+        assert (await hook.next()).json()["inference_status"]["status"] == "succeeded"
+        assert (tries, len(await entries(gate))) == (3, 1)
+
+    async def test_an_answer_waits_for_the_database(
+        self, gate: Gateway, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(calls, "KEEP_SECONDS", 0.001)
+        save, refused = webhook_calls.save, 0
+
+        async def away(connection: AsyncConnection, row: CallRow) -> None:
+            nonlocal refused
+            refused += 1
+            if refused <= 5:
+                raise Unavailable("The database cannot be reached at the moment.")
+            await save(connection, row)
+
+        monkeypatch.setattr(webhook_calls, "save", away)
+        await asked(gate, hook)
+        assert (await hook.next()).json()["inference_status"]["status"] == "succeeded"
+        assert len(await entries(gate)) == 1
+
+    async def test_a_delivery_that_cannot_be_noted_is_not_sent_in_a_storm(
+        self, gate: Gateway, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        noted = asyncio.Event()
+
+        async def full(connection: AsyncConnection, row: CallRow) -> None:
+            noted.set()
+            raise Unavailable("The disk is full.")
+
+        monkeypatch.setattr(webhook_calls, "save_attempt", full)
+        await asked(gate, hook)
+        await hook.next()
+        await noted.wait()
+        for _ in range(200):
+            gate.services.deliveries.look()
+            await asyncio.sleep(0.001)
+        assert hook.came.empty()
+
+    async def test_what_is_sent_again_meanwhile_keeps_its_log(
+        self, gate: Gateway, hook: Receiver
+    ) -> None:
+        request_id = (await asked(gate, hook)).json()["request_id"]
+        await hook.next()
+        told = await delivery(gate, request_id, "delivered")
+        async with gate.services.database.reading() as connection:
+            row = await webhook_calls.get(connection, request_id, View(gate.account_id))
+        assert row is not None
+        # As it was read before its attempt was noted.
+        await gate.services.deliveries.resend(msgspec.structs.replace(row, attempts=b"\x90"))
+        await hook.next()
+        async with asyncio.timeout(20):
+            while len(told["delivery"]["attempts"]) < 2:
+                told = await delivery(gate, request_id, "delivered")
+
+
 class TestRefusals:
     """Whatever is refused is refused at once, and leaves nothing."""
 
@@ -260,6 +351,23 @@ class TestRestart:
         async with opened(tmp_path, gate.services.database.url) as gate:
             assert (await hook.next()).json()["request_id"] == row.request_id
             assert [entry.request_id for entry in await entries(gate)] == [row.request_id]
+
+    async def test_what_had_failed_already_is_not_computed_for_nothing(
+        self, tmp_path: Path, hook: Receiver
+    ) -> None:
+        """Under an id that the ledger has, a success could not be booked."""
+        async with opened(tmp_path) as gate:
+            row = await left_behind(gate, hook)
+            await asked(gate, hook, "/v1/inference/test/broken")
+            await hook.next()
+            async with gate.services.database.writing() as connection:
+                change = update(entry_table).values(request_id=row.request_id)
+                await connection.execute(change)
+        async with opened(tmp_path, gate.services.database.url) as gate:
+            came = (await hook.next()).json()
+            assert came["request_id"] == row.request_id
+            assert came["inference_status"]["status"] == "failed"
+            assert [entry.status for entry in await entries(gate)] == ["failed"]
 
     async def test_a_suspended_account_pays_for_nothing_that_was_left(
         self, tmp_path: Path, hook: Receiver

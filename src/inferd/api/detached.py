@@ -45,12 +45,12 @@ class Detached:
             work.forgiven = True
             await work.close()
 
-    @property
-    def answered(self) -> Answered:
-        """The answer. Unavailable if there is none."""
+    def answered(self, work: Work | None) -> Answered:
+        """The answer of an exchange that is over. Unavailable if there is none."""
         if not self._status:
             raise Unavailable("The call ended without an answer.")
-        return Answered(self._status, bytes(self._body))
+        booked = work is not None and work.entry is not None
+        return Answered(self._status, bytes(self._body), booked)
 
 
 async def compute(answer: Callable[[Exchange], Awaitable[None]], call: Stored) -> Answered:
@@ -77,7 +77,7 @@ async def compute(answer: Callable[[Exchange], Awaitable[None]], call: Stored) -
     exchange.origin = dict(asked.headers).get(ORIGIN, b"").decode()
     exchange.recorder = exchange.detached = detached
     await answer(exchange)
-    return detached.answered
+    return detached.answered(exchange.work)
 
 
 async def _into_the_void(message: Message) -> None:

@@ -103,7 +103,7 @@ class Deliveries:
         await self._blobs.get(row.answer)
         again = msgspec.structs.replace(row, delivery="pending", due_unix_ns=self._clock.unix_ns())
         async with self._database.writing() as connection:
-            await stored.save(connection, again)
+            await stored.save_delivery(connection, again)
         self.look()
         return again
 
@@ -162,9 +162,12 @@ class Deliveries:
         saving = asyncio.get_running_loop().create_task(self._save(row, attempt))
         self._saving.add(saving)
         saving.add_done_callback(self._saving.discard)
-        with suppress(InferdError):
-            # If it cannot be saved it is due still, and sent once more under the same id.
+        try:
             await asyncio.shield(saving)
+        except InferdError as away:
+            # It is due still, and sent once more under its id; but not again and again meanwhile.
+            _log.warning("the delivery of %s could not be noted: %s", row.request_id, away)
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _attempt(self, row: CallRow) -> tuple[int, str]:
         """(status, what went wrong)."""
@@ -194,4 +197,4 @@ class Deliveries:
             row, delivery=delivery, due_unix_ns=due, attempts=msgspec.msgpack.encode(tried)
         )
         async with self._database.writing() as connection:
-            await stored.save(connection, changed)
+            await stored.save_attempt(connection, changed)

@@ -18,24 +18,23 @@ from hashlib import blake2b
 import msgspec
 
 from inferd import ids
-from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.access.caller import Caller
 from inferd.admission.gate import Gate
 from inferd.admission.work import Order, Work
 from inferd.catalog.card import ModelCard
 from inferd.clock import Clock
 from inferd.errors import (
-    Forbidden,
     InferdError,
     NotFound,
-    PaymentRequired,
     TooManyRequests,
     Unavailable,
 )
 from inferd.jobs.blobs import KEPT_SECONDS, Blobs
+from inferd.jobs.left_behind import FAILED_BEFORE, caller_of, require_payer
 from inferd.metering.prices import Price, price_of
-from inferd.storage import entries, jobs, payers, prices
+from inferd.storage import entries, jobs, prices
 from inferd.storage.database import Database
-from inferd.storage.rows import JobRow
+from inferd.storage.rows import EntryStatus, JobRow
 from inferd.tasks.base import NOTHING, Chunk, Tier
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
@@ -94,17 +93,28 @@ class VideoJobs:
         """Run what a dead process left; returns how many. Call it once, at the start."""
         async with self._database.reading() as connection:
             left = await jobs.unfinished(connection, self._gateway)
-            booked = await entries.succeeded(connection, [row.request_id for row in left])
+            booked = await entries.booked(connection, [row.request_id for row in left])
             asked = [row.price_id for row in left if row.price_id is not None]
             versions = {row.id: price_of(row) for row in await prices.by_ids(connection, asked)}
-        for row in left:
+        for found in left:
+            ended = booked.get(found.request_id)
             try:
-                order = _order(row, find(row.model), versions, paid=row.request_id in booked)
+                row = await self._fit(found, ended)
+                order = _order(row, find(row.model), versions, paid=ended == "succeeded")
             except InferdError as error:
-                await self._save(row, status="failed", error=error.message)
+                await self._save(found, status="failed", error=error.message)
             else:
                 self._own(self._resume(row, order))
         return len(left)
+
+    async def _fit(self, row: JobRow, ended: EntryStatus | None) -> JobRow:
+        """The row to run again. Raises InferdError if its failure is booked."""
+        if ended == "failed":
+            raise InferdError(FAILED_BEFORE)
+        if ended == "cancelled":
+            # The process died between the interruption's entry and its new id.
+            return await self._save(row, status="queued", request_id=ids.request_id())
+        return row
 
     async def _resume(self, row: JobRow, order: Order) -> None:
         try:
@@ -121,21 +131,11 @@ class VideoJobs:
         for pause in AGAIN_SECONDS:
             try:
                 if not order.paid:
-                    await self._require_payer(row)
-                return await self._gate.admit(_caller(row), order)
+                    await require_payer(self._database, row, self._clock)
+                return await self._gate.admit(caller_of(row), order)
             except (TooManyRequests, Unavailable) as error:
                 await asyncio.sleep(min(pause, error.retry_after_seconds or pause))
-        return await self._gate.admit(_caller(row), order)
-
-    async def _require_payer(self, row: JobRow) -> None:
-        """Raise if nobody may be billed for it any more."""
-        async with self._database.reading() as connection:
-            refused = await payers.refusals(connection, [row.account_id])
-            live = await payers.is_live(connection, row.token_id, self._clock.unix_ns())
-        if refused:
-            raise PaymentRequired(refused[row.account_id])
-        if not live:
-            raise Forbidden("The token that asked for it was revoked or has expired.")
+        return await self._gate.admit(caller_of(row), order)
 
     async def close(self) -> None:
         """Interrupt what runs; it is begun again at the next start."""
@@ -225,18 +225,6 @@ def _job_id(request_id: str) -> str:
     """`videos_` and 16 base-62 characters, of which the request's id tells which."""
     digest = blake2b(request_id.encode(), digest_size=16).digest()
     return f"videos_{ids.base62(int.from_bytes(digest, 'big'), 16)}"
-
-
-def _caller(row: JobRow) -> Caller:
-    scopes = frozenset({INFERENCE_RUN})
-    return Caller(
-        row.account_id,
-        row.token_id,
-        "",
-        scopes,
-        jwt_id=row.jwt_id,
-        jwt_limit_nanos=row.jwt_limit_nanos,
-    )
 
 
 def _order(row: JobRow, card: ModelCard, versions: Mapping[int, Price], *, paid: bool) -> Order:

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from inferd.access.caller import INFERENCE_RUN, Caller
+from inferd.access.caller import Caller
 from inferd.admission.work import Work
 from inferd.clock import Clock
-from inferd.errors import Forbidden, InferdError, NotFound, PaymentRequired
+from inferd.errors import InferdError, NotFound, Unavailable
 from inferd.jobs.blobs import KEPT_SECONDS, Blobs
 from inferd.jobs.deliveries import Deliveries
-from inferd.storage import entries, payers
+from inferd.jobs.left_behind import FAILED_BEFORE, caller_of, require_payer
+from inferd.storage import entries
 from inferd.storage import webhook_calls as stored
 from inferd.storage.database import Database
 from inferd.storage.rollups import View
@@ -32,6 +34,8 @@ BUSY = frozenset({429, 503})
 """Statuses of a model that has no room now, or is not ready."""
 AGAIN_SECONDS = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Before a call is tried once more that found its model so."""
+KEEP_SECONDS = 2.0
+"""Between two tries to keep an answer."""
 
 _log = logging.getLogger("inferd.jobs")
 _encode = msgspec.json.Encoder().encode
@@ -53,6 +57,8 @@ class Answered(NamedTuple):
 
     status: int
     body: bytes
+    booked: bool = False
+    """The ledger has an entry of it."""
 
 
 class Stored(NamedTuple):
@@ -95,9 +101,12 @@ class WebhookCalls:
         self._compute = compute
         async with self._database.reading() as connection:
             left = await stored.unfinished(connection, self._gateway)
-            booked = await entries.succeeded(connection, [row.request_id for row in left])
+            booked = await entries.booked(connection, [row.request_id for row in left])
         for row in left:
-            self._begin(row, None, paid=row.request_id in booked)
+            if booked.get(row.request_id, "succeeded") == "succeeded":
+                self._own(self._run(row, None, paid=row.request_id in booked))
+            else:
+                self._own(self._end(row, _failure(InferdError(FAILED_BEFORE))))
         return len(left)
 
     async def submit(self, caller: Caller, asked: Asked, work: Work) -> None:
@@ -107,7 +116,7 @@ class WebhookCalls:
         except BaseException:
             await work.close()
             raise
-        self._begin(row, work, paid=False)
+        self._own(self._run(row, work, paid=False))
 
     async def get(self, view: View, request_id: str) -> CallRow:
         """A call that somebody may see. Raises NotFound."""
@@ -160,49 +169,43 @@ class WebhookCalls:
             await stored.forget(connection, now - KEPT_SECONDS * 1_000_000_000)
         return row
 
-    def _begin(self, row: CallRow, work: Work | None, *, paid: bool) -> None:
+    def _own(self, work: Coroutine[None, None, None]) -> None:
         # Held by this object, cancelled and awaited in `close`.
-        task = asyncio.get_running_loop().create_task(self._run(row, work, paid=paid))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, row: CallRow, work: Work | None, *, paid: bool) -> None:
         try:
-            await self._save(msgspec.structs.replace(row, status="running"))
-            if work is None and not paid:
-                await self._require_payer(row)
-            call = Stored(row, _caller(row), await self._asked(row), work, paid)
-            await self._end(row, await self._answered(call))
-        except asyncio.CancelledError:
-            if work is not None:
-                # The caller did not ask for this end, and the call begins anew.
-                work.forgiven = True
-            raise
-        except InferdError as error:
-            await self._end_quietly(row, error)
-        except Exception:  # noqa: BLE001 the outermost loop of a call
-            _log.exception("the call %s failed", row.request_id)
-            await self._end_quietly(row, InferdError("Something broke inside inferd."))
+            with suppress(Unavailable):
+                # For those who look; the call goes on without.
+                await self._save(msgspec.structs.replace(row, status="running"))
+            await self._end(row, await self._answered_or_failed(row, work, paid=paid))
         finally:
             if work is not None:
+                # Settled long since, unless we were interrupted before it began.
+                work.forgiven = True
                 await work.close()
 
-    async def _require_payer(self, row: CallRow) -> None:
-        """Raise if nobody may be billed for it any more."""
-        async with self._database.reading() as connection:
-            refused = await payers.refusals(connection, [row.account_id])
-            live = await payers.is_live(connection, row.token_id, self._clock.unix_ns())
-        if refused:
-            raise PaymentRequired(refused[row.account_id])
-        if not live:
-            raise Forbidden("The token that asked for it was revoked or has expired.")
+    async def _answered_or_failed(self, row: CallRow, work: Work | None, *, paid: bool) -> Answered:
+        try:
+            if work is None and not paid:
+                await require_payer(self._database, row, self._clock)
+            call = Stored(row, caller_of(row), await self._asked(row), work, paid)
+            return await self._answered(call)
+        except InferdError as error:
+            return _failure(error)
+        except Exception:  # noqa: BLE001 the outermost loop of a call
+            _log.exception("the call %s failed", row.request_id)
+            return _failure(InferdError("Something broke inside inferd."))
 
     async def _answered(self, call: Stored) -> Answered:
         """Compute; a model that is busy is tried again."""
         assert self._compute is not None, "started"
         answered = await self._compute(call)
         for pause in AGAIN_SECONDS:
-            if answered.status not in BUSY:
+            if answered.booked or answered.status not in BUSY:
+                # Under an id that is booked nothing more could be.
                 break
             await asyncio.sleep(pause)
             answered = await self._compute(call._replace(work=None))
@@ -214,8 +217,20 @@ class WebhookCalls:
         return Asked(row.path, row.query, headers, body, row.webhook)
 
     async def _end(self, row: CallRow, answered: Answered) -> None:
-        """Keep the answer; it is due at once."""
+        """Keep the answer, as soon as the database and the disk take it; it is due at once."""
         content = await asyncio.to_thread(delivered, row.request_id, answered)
+        while True:
+            try:
+                await self._keep(row, answered, content)
+            except (Unavailable, OSError) as error:
+                # Should the process end before, the call is found unfinished at the next start.
+                _log.warning("the answer of %s could not be kept: %s", row.request_id, error)
+                await asyncio.sleep(KEEP_SECONDS)
+            else:
+                break
+        self._deliveries.look()
+
+    async def _keep(self, row: CallRow, answered: Answered, content: bytes) -> None:
         now = self._clock.unix_ns()
         await self._save(
             msgspec.structs.replace(
@@ -227,30 +242,10 @@ class WebhookCalls:
                 due_unix_ns=now,
             )
         )
-        self._deliveries.look()
-
-    async def _end_quietly(self, row: CallRow, error: InferdError) -> None:
-        try:
-            await self._end(row, _failure(error))
-        except InferdError as away:
-            # The database is away: the call is found unfinished at the next start.
-            _log.warning("the end of %s could not be kept: %s", row.request_id, away)
 
     async def _save(self, row: CallRow) -> None:
         async with self._database.writing() as connection:
             await stored.save(connection, row)
-
-
-def _caller(row: CallRow) -> Caller:
-    scopes = frozenset({INFERENCE_RUN})
-    return Caller(
-        row.account_id,
-        row.token_id,
-        "",
-        scopes,
-        jwt_id=row.jwt_id,
-        jwt_limit_nanos=row.jwt_limit_nanos,
-    )
 
 
 def _failure(error: InferdError) -> Answered:

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inferd.storage.rollups import View, seen
-from inferd.storage.rows import EntryRow
+from inferd.storage.rows import EntryRow, EntryStatus
 from inferd.storage.tables import accounts, entries
 
 GROUP_NS = 100_000_000
@@ -65,6 +65,13 @@ async def succeeded(connection: AsyncConnection, request_ids: Sequence[str]) -> 
         entries.c.request_id.in_(request_ids), entries.c.status == "succeeded"
     )
     return frozenset(row[0] for row in await connection.execute(query))
+
+
+async def booked(connection: AsyncConnection, request_ids: Sequence[str]) -> dict[str, EntryStatus]:
+    """How those of the requests ended that are booked."""
+    query = select(entries.c.request_id, entries.c.status)
+    query = query.where(entries.c.request_id.in_(request_ids))
+    return {row[0]: row[1] for row in await connection.execute(query)}
 
 
 async def every(connection: AsyncConnection) -> AsyncIterator[EntryRow]:

@@ -73,6 +73,22 @@ async def save(connection: AsyncConnection, row: CallRow) -> None:
     await connection.execute(update(webhook_calls).where(mine).values(**values))
 
 
+async def save_delivery(connection: AsyncConnection, row: CallRow) -> None:
+    """Where its delivery stands; an attempt that ends meanwhile keeps its place in the log."""
+    await _set(connection, row, "delivery", "due_unix_ns")
+
+
+async def save_attempt(connection: AsyncConnection, row: CallRow) -> None:
+    """The same, and what was tried."""
+    await _set(connection, row, "delivery", "due_unix_ns", "attempts")
+
+
+async def _set(connection: AsyncConnection, row: CallRow, *names: str) -> None:
+    mine = webhook_calls.c.request_id == row.request_id
+    values = {name: getattr(row, name) for name in names}
+    await connection.execute(update(webhook_calls).where(mine).values(**values))
+
+
 async def get(connection: AsyncConnection, request_id: str, view: View) -> CallRow | None:
     """One of the calls that somebody may see."""
     query = select(webhook_calls).where(webhook_calls.c.request_id == request_id)
