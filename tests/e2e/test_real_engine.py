@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.awake import Stopwatch
 from tests.e2e.steps import CHAT, Visitor, body, entry_of, in_flight
 from tests.process import InferdProcess, serving
 from tests.weights import SMOLLM2, smollm2_card, smollm2_cut_card
@@ -25,9 +26,10 @@ TALKATIVE = "Tell me everything about the sea."
 async def _serves_at_once(server: InferdProcess) -> None:
     async with server.client() as client:
         await in_flight(client, SMOLLM2, 0)
+        clock = Stopwatch()
         answer = await client.post(CHAT, json=body(SMOLLM2, "Hello", max_tokens=2))
         assert answer.status_code == 200
-        assert int(answer.headers["x-queue-ms"]) < 250
+        assert int(answer.headers["x-queue-ms"]) - 1000 * clock.stood_seconds() < 250
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -42,11 +44,13 @@ async def test_in_prefill_the_engine_stops_within_a_step(
         await in_flight(client, SMOLLM2, 1)
     if streamed:
         await visitor.hear(1, b": ping")
+    clock = Stopwatch()
     left_unix_ns = time.time_ns()
     await visitor.leave()
     entry = await entry_of(smollm2, name)
     assert (entry.status, entry.stage) == ("cancelled", "prefill")
-    assert entry.settled_unix_ns - left_unix_ns < STEP_SECONDS_MAX * 1e9
+    freed_seconds = (entry.settled_unix_ns - left_unix_ns) / 1e9
+    assert freed_seconds - clock.stood_seconds() < STEP_SECONDS_MAX
     assert entry.input_tokens < 4000
     assert entry.output_tokens == 0
     await _serves_at_once(smollm2)
@@ -64,11 +68,13 @@ async def test_in_decode_the_bill_is_what_the_engine_made(
     if pipelined:
         await visitor.ask(body(SMOLLM2, TALKATIVE, max_tokens=2000, user="never run"))
     await visitor.hear(10)
+    clock = Stopwatch()
     left_unix_ns = time.time_ns()
     await visitor.leave()
     entry = await entry_of(smollm2, name)
     assert (entry.status, entry.stage) == ("cancelled", "decode")
-    assert entry.settled_unix_ns - left_unix_ns < 0.25e9
+    freed_seconds = (entry.settled_unix_ns - left_unix_ns) / 1e9
+    assert freed_seconds - clock.stood_seconds() < 0.25
     # Ten were heard; what the engine makes within a quarter of a second may come on top.
     assert 10 <= entry.output_tokens < 100
     assert not [e for e in smollm2.entries() if e.end_user == "never run"]
@@ -85,12 +91,14 @@ async def test_who_waits_behind_a_neighbours_long_prompt_leaves_as_quickly(data_
             await neighbour.hear(1, b": ping")
             await visitor.ask(body(SMOLLM2, "Hello", stream=True, user="behind"))
             await in_flight(client, SMOLLM2, 2)
+        clock = Stopwatch()
         left_unix_ns = time.time_ns()
         await visitor.leave()
         entry = await entry_of(server, "behind")
         await neighbour.leave()
         assert entry.status == "cancelled"
-        assert (entry.settled_unix_ns - left_unix_ns) < STEP_SECONDS_MAX * 1e9
+        freed_seconds = (entry.settled_unix_ns - left_unix_ns) / 1e9
+        assert freed_seconds - clock.stood_seconds() < STEP_SECONDS_MAX
         assert await server.worker_pid(SMOLLM2) == worker
 
 
@@ -122,14 +130,14 @@ async def test_a_killed_engine_ends_its_streams_with_an_error_and_is_back(
         )
         await in_flight(client, SMOLLM2, 1)
         os.kill(await smollm2.worker_pid(SMOLLM2), signal.SIGKILL)
-        killed_seconds = time.monotonic()
+        clock = Stopwatch()
         told = (await stream).text
         assert "engine_failed" in told
         assert "[DONE]" not in told
         answer = await client.post(CHAT, json=body(SMOLLM2, "Hello", max_tokens=2))
         assert answer.status_code == 200
         # A second or two, with room for a busy machine.
-        assert time.monotonic() - killed_seconds < 10
+        assert clock.seconds() < 10
     code, said = await smollm2.cli("usage", "verify")
     assert (code, "all right" in said) == (0, True)
 

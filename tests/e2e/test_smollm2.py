@@ -69,7 +69,7 @@ async def test_a_seed_repeats_an_answer_and_another_one_does_not(smollm2: Inferd
 async def test_n_gives_different_answers_and_bills_the_prompt_once(smollm2: InferdProcess) -> None:
     async with official(smollm2) as client:
         answer = await client.chat.completions.create(
-            model=SMOLLM2, messages=MESSAGES, n=2, seed=3, max_tokens=12
+            model=SMOLLM2, messages=MESSAGES, n=2, seed=3, temperature=1, max_tokens=12
         )
         one = await client.chat.completions.create(**GREEDY, max_tokens=1)
     assert [choice.index for choice in answer.choices] == [0, 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from inferd.access.caller import INFERENCE_RUN
+from tests.awake import Stopwatch
 from tests.gateway import ADMIN_TOKEN, Client, Gateway, echo_card, gateway
 from tests.hostile.attack import MODEL, Attack, faults_of, leaks, shape_at
 from tests.hostile.corpus import CORPUS
@@ -32,12 +32,11 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatew
 @pytest.mark.parametrize("attack", ALL, ids=[attack.name[:100] for attack in ALL])
 async def test_attack(stage: Gateway, attack: Attack) -> None:
     """It gets its status in its dialect's own shape, at once, tells nothing and costs nothing."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    clock = Stopwatch()
     answer = await stage.client.call(
         attack.method, attack.path, attack.body, headers=attack.headers
     )
-    seconds = loop.time() - began
+    seconds = clock.seconds()
     assert answer.status == (attack.echo or attack.status), answer.body[:300]
     assert seconds < attack.seconds_max
     if answer.status >= 400:

@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from inferd.api.routes import Route
 from inferd.api.table import ROUTES
+from tests.awake import Stopwatch
 from tests.gateway import Client, Gateway, Response, gateway
 from tests.hostile.corpus_sql import SLEEPS, SQL
 
@@ -64,10 +65,9 @@ class House:
         if path.startswith("/github/cli/login"):
             # It waits for a person; leave at once.
             gone.set()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        clock = Stopwatch()
         answer = await client.call(method, path, body, gone=gone, **options)
-        seconds = loop.time() - began
+        seconds = clock.seconds()
         self.slowest = max(self.slowest, (seconds, f"{method} {path[:80]}"))
         said = f"{method} {path[:120]} {body[:120]!r} → {answer.status} {answer.body[:200]!r}"
         assert answer.status < 500, said

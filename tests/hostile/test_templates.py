@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
 from inferd.engines.chat_template import ChatTemplate
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.text_generation import ChatPrompt, Message
+from tests.awake import Stopwatch
 from tests.hostile.attack import leaks
 
 PROMPT = ChatPrompt((Message("user", "hi"),))
@@ -87,9 +87,9 @@ def test_a_template_reaches_nothing_but_its_messages(source: str) -> None:
 
 @pytest.mark.parametrize("source", BOMBS, ids=lambda source: source[:40])
 def test_a_template_that_would_compute_for_ever_is_refused(source: str) -> None:
-    began = time.monotonic()
+    clock = Stopwatch()
     said = rendered(source)
-    assert time.monotonic() - began < 5
+    assert clock.seconds() < 5
     assert "template" in said
 
 

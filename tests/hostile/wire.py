@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
+from tests.awake import Stopwatch
+
 ANSWER_SECONDS_MAX = 30
 
 
@@ -52,8 +54,7 @@ def request(
 
 async def ask(port: int, raw: bytes, seconds_max: float = ANSWER_SECONDS_MAX) -> Answer:
     """Send everything and read until the server closes; it may answer and close before the end."""
-    loop = asyncio.get_running_loop()
-    began, told = loop.time(), bytearray()
+    clock, told = Stopwatch(), bytearray()
     async with connected(port) as (reader, writer):
         sending = asyncio.ensure_future(_send(writer, raw))
         try:
@@ -63,7 +64,7 @@ async def ask(port: int, raw: bytes, seconds_max: float = ANSWER_SECONDS_MAX) ->
         finally:
             sending.cancel()
             await asyncio.wait([sending])
-    return parsed(bytes(told), loop.time() - began)
+    return parsed(bytes(told), clock.seconds())
 
 
 async def hear(reader: asyncio.StreamReader, told: bytearray) -> None:

@@ -47,6 +47,7 @@ _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 RESERVED_OWNERS = frozenset({"deploy", "private", "lora", "list", "featured"})
 RESERVED_LAST = "schema"
+TEMPERATURE = 1.0
 MEDIA_TOKENS = 4096
 """The most that one picture may cost where the card's options do not say `media_tokens_max`;
 `video_tokens_max` and `audio_tokens_max` are for films and recordings."""
@@ -192,6 +193,10 @@ class ModelCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The most tokens that one picture, recording or film in a chat can become."""
         most = self.options.get("media_tokens_max", MEDIA_TOKENS)
         return int(str(self.options.get(f"{kind}_tokens_max", most)))
+
+    def temperature(self) -> float:
+        """Of whoever names none: the model's own, else OpenAI's 1."""
+        return float(str(self.options.get("temperature", TEMPERATURE)))
 
     def version(self) -> str:
         """The hash of its first file: what `name:version` and `?version=` may say; "" if none."""

@@ -27,7 +27,7 @@ Three calls to try (the first one fetches the model, about 90 MB):
 
 curl {url}/v1/openai/chat/completions \\
   -H "Authorization: Bearer {secret}" -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}",
+  -d '{{"model": "{model}", "max_tokens": 64,
        "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 
 curl {url}/v1/inference/{model} \\
@@ -38,10 +38,12 @@ python - <<'END'        # pip install openai
 from openai import OpenAI
 client = OpenAI(base_url="{url}/v1/openai", api_key="{secret}")
 answer = client.chat.completions.create(
-    model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+    model="{model}", max_tokens=64,
+    messages=[{{"role": "user", "content": "Hello"}}])
 print(answer.choices[0].message.content)
 END
 
+From the terminal: inferd run {model} "Hello"; inferd models list; inferd usage.
 """
 
 

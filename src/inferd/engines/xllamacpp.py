@@ -57,9 +57,6 @@ OVERHEAD_BYTES = 150 << 20
 TOWER_BYTES = 400 << 20
 """Decoded pictures, and the buffers of a tower that sees."""
 
-TEMPERATURE = 1.0
-"""Where neither the caller nor the card's option `temperature` says another."""
-
 _SEED_RANDOM = 0xFFFFFFFF
 """llama.cpp takes 32 bits and reads this one as "choose yourself"."""
 
@@ -105,7 +102,7 @@ class XllamacppEngine:
             threads=ThreadPoolExecutor(slots, thread_name_prefix="llama"),
             slots=LlamaSlots(slots),
             context_length=card.context_length,
-            temperature=float(str(card.options.get("temperature", TEMPERATURE))),
+            temperature=card.temperature(),
         )
         return Features(("text-generation",), card.slots, card.context_length, spare_slots(card))
 

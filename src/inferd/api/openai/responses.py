@@ -142,6 +142,7 @@ async def create_response(exchange: Exchange, services: Services) -> None:
         request_id=exchange.request_id,
         created_at=services.clock.unix_ns() // 1_000_000_000,
         tier=generation.service_tier(exchange, wire.service_tier),
+        temperature=services.catalog.serving(models[0]).temperature(),
     )
     growth = Growth(exchange.request_id, logprobs=wire.logprobs is not None)
     # One for all models: only the one that answers gives it anything to say.

@@ -155,9 +155,9 @@ class ResponseOut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def response_started(
-    wire: ResponseIn, *, request_id: str, created_at: int, tier: str
+    wire: ResponseIn, *, request_id: str, created_at: int, tier: str, temperature: float = 1.0
 ) -> ResponseOut:
-    """The object before any output."""
+    """The object before any output. `temperature`: of the model, for who names none."""
     text, reasoning = wire.text, wire.reasoning
     return ResponseOut(
         id="resp_" + request_id,
@@ -174,7 +174,7 @@ def response_started(
         if reasoning
         else ReasoningEcho(),
         max_output_tokens=wire.max_output_tokens,
-        temperature=1.0 if wire.temperature is None else wire.temperature,
+        temperature=temperature if wire.temperature is None else wire.temperature,
         top_p=1.0 if wire.top_p is None else wire.top_p,
         top_logprobs=wire.top_logprobs or 0,
         service_tier=tier,
