@@ -1,7 +1,8 @@
-"""A tiny cross-encoder in ONNX, written byte by byte, and the same computed by numpy.
+"""Tiny models in ONNX, written byte by byte; field numbers are those of onnx.proto.
 
-One BERT layer with one head over random weights, and a head with one logit on the first token:
-the class of the real ones, at a size that a test builds. Field numbers are those of onnx.proto.
+Here is a cross-encoder, and the same computed by numpy: one BERT layer with one head over random
+weights, and a head with one logit on the first token: the class of the real ones, at a size that
+a test builds.
 """
 
 from __future__ import annotations
@@ -31,30 +32,48 @@ def _field(number: int, value: int | bytes | str) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(raw)) + raw
 
 
-def _tensor(name: str, values: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
+def tensor(name: str, values: NDArray[np.float32] | NDArray[np.int64]) -> bytes:
+    """A TensorProto."""
     kind = FLOAT if values.dtype == np.float32 else INT64
     dims = b"".join(_field(1, size) for size in values.shape)
     return dims + _field(2, kind) + _field(8, name) + _field(9, values.tobytes())
 
 
-def _node(kind: str, inputs: str, output: str, **attributes: int | list[int]) -> bytes:
-    node = b"".join(_field(1, name) for name in inputs.split()) + _field(2, output)
-    node += _field(4, kind)
-    for name, value in attributes.items():
-        told = _field(1, name)
-        if isinstance(value, int):
-            told += _field(3, value) + _field(20, 2)
+def node(kind: str, inputs: str, output: str, **attributes: int | list[int]) -> bytes:
+    """A NodeProto; names of inputs are divided by spaces."""
+    told = b"".join(_field(1, name) for name in inputs.split()) + _field(2, output)
+    told += _field(4, kind)
+    for name, given in attributes.items():
+        attribute = _field(1, name)
+        if isinstance(given, int):
+            attribute += _field(3, given) + _field(20, 2)
         else:
-            told += b"".join(_field(8, one) for one in value) + _field(20, 7)
-        node += _field(5, told)
-    return node
+            attribute += b"".join(_field(8, one) for one in given) + _field(20, 7)
+        told += _field(5, attribute)
+    return told
 
 
-def _value(name: str, kind: int, dims: list[str | int]) -> bytes:
+def value(name: str, kind: int, dims: list[str | int]) -> bytes:
+    """A ValueInfoProto."""
     shape = b"".join(
         _field(1, _field(2, one) if isinstance(one, str) else _field(1, one)) for one in dims
     )
     return _field(1, name) + _field(2, _field(1, _field(1, kind) + _field(2, shape)))
+
+
+def model(
+    nodes: list[bytes],
+    constants: dict[str, NDArray[np.float32] | NDArray[np.int64]],
+    inputs: list[bytes],
+    outputs: list[bytes],
+) -> bytes:
+    """A ModelProto of operator set 17."""
+    graph = b"".join(_field(1, one) for one in nodes) + _field(2, "tiny")
+    graph += b"".join(_field(5, tensor(name, values)) for name, values in constants.items())
+    graph += b"".join(_field(11, one) for one in inputs)
+    graph += b"".join(_field(12, one) for one in outputs)
+    opset = _field(1, "") + _field(2, 17)
+    return _field(1, 8) + _field(7, graph) + _field(8, opset)
 
 
 def weights(vocabulary_size: int, seed: int = 1) -> dict[str, Floats]:
@@ -76,36 +95,31 @@ def weights(vocabulary_size: int, seed: int = 1) -> dict[str, Floats]:
 def write_cross_encoder(path: Path, values: dict[str, Floats]) -> None:
     """The graph with these weights."""
     nodes = [
-        _node("Gather", "words input_ids", "a"),
-        _node("Gather", "segments token_type_ids", "b"),
-        _node("Add", "a b", "x"),
-        _node("MatMul", "x q", "xq"),
-        _node("MatMul", "x k", "xk"),
-        _node("MatMul", "x v", "xv"),
-        _node("Transpose", "xk", "xt", perm=[0, 2, 1]),
-        _node("MatMul", "xq xt", "s"),
-        _node("Cast", "attention_mask", "m", to=FLOAT),
-        _node("Sub", "one m", "hidden"),
-        _node("Mul", "hidden far", "wall"),
-        _node("Unsqueeze", "wall at_1", "walls"),
-        _node("Add", "s walls", "masked"),
-        _node("Softmax", "masked", "shares", axis=2),
-        _node("MatMul", "shares xv", "seen"),
-        _node("MatMul", "seen o", "told"),
-        _node("Add", "x told", "sum"),
-        _node("LayerNormalization", "sum scale", "y"),
-        _node("Gather", "y at_0", "first", axis=1),
-        _node("MatMul", "first head", "logits"),
+        node("Gather", "words input_ids", "a"),
+        node("Gather", "segments token_type_ids", "b"),
+        node("Add", "a b", "x"),
+        node("MatMul", "x q", "xq"),
+        node("MatMul", "x k", "xk"),
+        node("MatMul", "x v", "xv"),
+        node("Transpose", "xk", "xt", perm=[0, 2, 1]),
+        node("MatMul", "xq xt", "s"),
+        node("Cast", "attention_mask", "m", to=FLOAT),
+        node("Sub", "one m", "hidden"),
+        node("Mul", "hidden far", "wall"),
+        node("Unsqueeze", "wall at_1", "walls"),
+        node("Add", "s walls", "masked"),
+        node("Softmax", "masked", "shares", axis=2),
+        node("MatMul", "shares xv", "seen"),
+        node("MatMul", "seen o", "told"),
+        node("Add", "x told", "sum"),
+        node("LayerNormalization", "sum scale", "y"),
+        node("Gather", "y at_0", "first", axis=1),
+        node("MatMul", "first head", "logits"),
     ]
-    graph = b"".join(_field(1, node) for node in nodes) + _field(2, "tiny")
-    graph += b"".join(_field(5, _tensor(name, value)) for name, value in values.items())
-    graph += _field(5, _tensor("at_1", np.array([1], np.int64)))
-    graph += _field(5, _tensor("at_0", np.array(0, np.int64)))
-    for name in ("input_ids", "attention_mask", "token_type_ids"):
-        graph += _field(11, _value(name, INT64, ["batch", "sequence"]))
-    graph += _field(12, _value("logits", FLOAT, ["batch", 1]))
-    opset = _field(1, "") + _field(2, 17)
-    path.write_bytes(_field(1, 8) + _field(7, graph) + _field(8, opset))
+    constants = {**values, "at_1": np.array([1], np.int64), "at_0": np.array(0, np.int64)}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = [value(name, INT64, ["batch", "sequence"]) for name in names]
+    path.write_bytes(model(nodes, constants, inputs, [value("logits", FLOAT, ["batch", 1])]))
 
 
 def score(values: dict[str, Floats], ids: list[int], segments: list[int]) -> float:

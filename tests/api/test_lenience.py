@@ -19,6 +19,7 @@ CARDS = (
     echo_card("test/embedder", task="embeddings"),
     echo_card("test/told-embedder", task="embeddings", options=TOLD),
     echo_card("test/judge", task="reranker"),
+    echo_card("test/long-judge", task="reranker", context_length=8192),
     echo_card("test/told-judge", task="reranker", options=TOLD),
     echo_card("test/painter", task="text-to-image"),
     echo_card("test/speaker", task="text-to-speech"),
@@ -78,12 +79,27 @@ async def test_an_instruction_reaches_a_model_that_takes_one_and_no_other(
     assert (told.instruction, other.instruction) == ("Find poems.", None)
 
 
-@pytest.mark.parametrize(("tokens", "status"), [(4096, 200), (1000, 200), (999, 400), (0, 400)])
-async def test_a_bound_on_documents_that_a_model_keeps_anyway(
-    gate: Gateway, tokens: int, status: int
+@pytest.mark.parametrize(
+    ("path", "given", "told"),
+    [
+        ("/v1/rerank", None, None),
+        ("/v1/openai/rerank", None, None),
+        ("/v2/rerank", None, 4096),
+        ("/v1/rerank", 5000, 5000),
+        ("/v2/rerank", 5000, 5000),
+        ("/v2/rerank", 3, 3),
+        ("/v2/rerank", 9000, 8192),
+    ],
+)
+async def test_how_many_tokens_of_a_document_count(
+    gate: Gateway, seen: Seen, path: str, given: int | None, told: int | None
 ) -> None:
-    body = {"model": "test/judge", "query": "a", "documents": ["a"], "max_tokens_per_doc": tokens}
-    assert (await gate.client.post("/v2/rerank", body)).status == status
+    """Cohere's v2 says 4096 where nothing is said; models read no more than their context."""
+    body = {"model": "test/long-judge", "query": "a", "documents": ["a b c d"]}
+    answer = await gate.client.post(path, body | {"max_tokens_per_doc": given})
+    assert answer.status == 200, answer.body
+    assert seen.requests[0].document_tokens_max == told
+    assert answer.json()["usage"]["prompt_tokens"] == 1 + min(4, told or 4)
 
 
 @pytest.mark.parametrize("path", ["edits", "variations"])
@@ -94,13 +110,11 @@ async def test_a_picture_of_an_edit_may_stand_alone(gate: Gateway, path: str) ->
         assert answer.status == 200, answer.body
 
 
-async def test_pictures_are_not_streamed_and_it_says_so(gate: Gateway) -> None:
-    body = {"model": "test/painter", "prompt": "a", "size": "64x64", "stream": True}
-    answer = await gate.client.post("/v1/images/generations", body)
+async def test_variations_are_not_streamed_and_it_says_so(gate: Gateway) -> None:
+    body = {"model": "test/painter", "size": "64x64", "image": PICTURE, "stream": True}
+    answer = await gate.client.post("/v1/images/variations", body)
     assert (answer.status, answer.json()["error"]["param"]) == (400, "stream")
-    assert (
-        await gate.client.post("/v1/images/generations", body | {"stream": False})
-    ).status == 200
+    assert (await gate.client.post("/v1/images/variations", body | {"stream": False})).status == 200
 
 
 @pytest.mark.parametrize(

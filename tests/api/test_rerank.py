@@ -102,6 +102,35 @@ class Test200:
             assert one["document"] == {"text": DOCUMENTS[one["index"]]}
         assert len((await cohere(gate, top_n=99)).json()["results"]) == 3
 
+    @pytest.mark.parametrize("path", ROUTES)
+    async def test_documents_are_cut_to_the_tokens_asked_for(
+        self, gate: Gateway, path: str
+    ) -> None:
+        """In this vocabulary each of these words is one token."""
+        documents = ["rain water wind snow sun moon", "rain"]
+        whole = (await cohere(gate, path, documents=documents)).json()
+        short = (await cohere(gate, path, documents=["rain water wind", "rain"])).json()
+        cut = (await cohere(gate, path, documents=documents, max_tokens_per_doc=3)).json()
+        assert cut["results"] == short["results"]
+        # Three prompts, of which each lost three words.
+        tokens = cut["usage"]["prompt_tokens"]
+        assert tokens == cut["meta"]["billed_units"]["input_tokens"]
+        assert tokens == whole["usage"]["prompt_tokens"] - 9
+        assert cut["usage"]["estimated_cost"] < whole["usage"]["estimated_cost"]
+        assert (await entries(gate))[-1].input_tokens == tokens
+
+    @pytest.mark.parametrize("path", ROUTES)
+    async def test_a_document_over_the_context_is_never_refused(
+        self, gate: Gateway, path: str
+    ) -> None:
+        long = "so it goes " * 2000
+        whole = await cohere(gate, path, documents=[long], return_documents=True)
+        assert whole.status == 200, whole.body
+        assert whole.json()["results"][0]["document"] == {"text": long}
+        bounded = await cohere(gate, path, documents=[long], max_tokens_per_doc=10**30)
+        assert bounded.status == 200, bounded.body
+        assert bounded.json()["usage"] == whole.json()["usage"]
+
 
 class Test400:
     @pytest.mark.parametrize(
@@ -132,7 +161,11 @@ class Test400:
             ({"documents": [5]}, "documents.0"),
             ({"documents": [{"title": "a"}]}, "documents.0.text"),
             ({"top_n": 0}, "top_n"),
-            ({"max_tokens_per_doc": 100}, "max_tokens_per_doc"),
+            ({"max_tokens_per_doc": 0}, "max_tokens_per_doc"),
+            ({"max_tokens_per_doc": -1}, "max_tokens_per_doc"),
+            ({"max_tokens_per_doc": True}, "max_tokens_per_doc"),
+            ({"max_tokens_per_doc": "100"}, "max_tokens_per_doc"),
+            ({"max_tokens_per_doc": 100.5}, "max_tokens_per_doc"),
             ({"rank_fields": ["title"]}, "rank_fields"),
         ],
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.engines.kokoro_text import pieces
+from inferd.engines.speech_text import pieces
 from inferd.serving.router import RouterOptions
 from tests.gateway import gateway
 from tests.ledger import entries

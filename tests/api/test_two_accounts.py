@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from inferd import ids as new_ids
+from inferd.access.voices import Recording
 from inferd.api.routes import Route
 from inferd.api.table import ROUTES
 from inferd.storage import jobs, webhook_calls
@@ -40,9 +41,6 @@ PROVIDER = "the name of a sign-in provider"
 WITHOUT_CASE: dict[str, str] = {
     "POST /v1/inference/{rest}": CATALOGUE,
     "POST /v1/text-to-speech/{rest}": CATALOGUE,
-    "GET /v1/voices/{rest}": CATALOGUE,
-    "POST /v1/voices/{rest}": CATALOGUE,
-    "DELETE /v1/voices/{rest}": CATALOGUE,
     "GET /v1/openai/models/{rest}": CATALOGUE,
     "GET /v1/models/{rest}": CATALOGUE,
     "GET /models/{rest}": CATALOGUE,
@@ -74,6 +72,7 @@ class Ids(NamedTuple):
     request_id: str
     video_id: str
     call_id: str
+    voice_id: str
     jwt: str
 
 
@@ -86,6 +85,7 @@ NOBODYS = Ids(
     "R00000000000000000000000",
     "videos_0000000000000000",
     "R11111111111111111111111",
+    "voice_00000000000000000000",
     "jwt:e30.e30.e30",
 )
 
@@ -122,6 +122,9 @@ CASES: dict[str, list[Case]] = {
         Case("/v1/videos/{video_id}"),
         Case("/v1/videos/{video_id}/content"),
     ],
+    "GET /v1/voices/{rest}": [Case("/v1/voices/{voice_id}")],
+    "POST /v1/voices/{rest}": [Case("/v1/voices/{voice_id}/edit", {"name": "new"})],
+    "DELETE /v1/voices/{rest}": [Case("/v1/voices/{voice_id}")],
     "GET /v1/webhooks/deliveries/{rest}": [Case("/v1/webhooks/deliveries/{call_id}")],
     "POST /v1/webhooks/deliveries/{rest}/resend": [
         Case("/v1/webhooks/deliveries/{call_id}/resend")
@@ -252,6 +255,7 @@ async def test_lists_hold_what_is_ones_own(world: World) -> None:
         "/payment/checklist",
         "/payment/config",
         "/v1/webhooks/deliveries",
+        "/v1/voices",
     ):
         for client in (world.red, world.red_person):
             body = (await client.get(path)).body
@@ -280,6 +284,8 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         await jobs.add(connection, _film(video_id, uid, await _blob(gate)))
         call = _call(uid, await _blob(gate), gate.services.ledger.gateway)
         await webhook_calls.add(connection, call)
+    recording = Recording("audio/wav", b"RIFF")
+    voice = await gate.services.voices.add(uid, name, "", [recording])
     jwt = offline_jwt(uid, token_name, token["token"], {"exp": int(time.time()) + 99})
     ids = Ids(
         uid,
@@ -290,6 +296,7 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         answer.headers["x-request-id"],
         video_id,
         call.request_id,
+        voice.id,
         jwt,
     )
     cookie = {"cookie": f"session={session.secret}", "origin": "http://here", "host": "here"}

@@ -39,7 +39,8 @@ OPTIONS = ApiOptions(private_webhooks=read_networks("127.0.0.0/8"))
 EMBEDDER = echo_card("test/embedder", task="embeddings")
 BROKEN = echo_card("test/broken", tags=("echo:fail_after=1",))
 SLOW = echo_card("test/slow", tags=("echo:token_ms=5",))
-CARDS = (echo_card(), EMBEDDER, BROKEN, SLOW)
+ROOMY = echo_card("test/roomy", context_length=1_000_000)
+CARDS = (echo_card(), EMBEDDER, BROKEN, SLOW, ROOMY)
 
 
 @asynccontextmanager
@@ -123,6 +124,16 @@ class TestSuccess:
         answer = await gate.client.post(ECHO, f"{form}--b--\r\n".encode(), headers=kind)
         assert answer.json()["inference_status"]["status"] == "queued"
         assert (await hook.next()).json()["num_tokens"] == 1
+
+    @pytest.mark.parametrize("key", ["webhook", "web\\u0068ook"])
+    async def test_a_long_body_is_computed_as_it_came(
+        self, gate: Gateway, hook: Receiver, key: str
+    ) -> None:
+        # Longer than what is decoded in the loop, in whichever way its key is written.
+        body = f'{{"input": "{"one " * 200_000}", "max_new_tokens": 1, "{key}": "{hook.url}"}}'
+        answer = await gate.client.post("/v1/inference/test/roomy", body.encode())
+        assert answer.json()["inference_status"]["status"] == "queued"
+        assert (await hook.next()).json()["num_input_tokens"] == 200_000
 
     async def test_a_delivery_is_signed_as_standard_webhooks_are(
         self, gate: Gateway, hook: Receiver

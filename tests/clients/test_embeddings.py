@@ -190,3 +190,22 @@ async def test_litellm_reranks_as_cohere_and_jina(server: InferdProcess, litellm
         )
         ((best),) = answer.results
         assert best["index"] == 1, model
+
+
+async def test_litellm_cuts_documents_as_cohere(server: InferdProcess, litellm: Any) -> None:
+    async def score(**fields: Any) -> float:
+        answer = await litellm.arerank(
+            model=f"cohere/{JUDGE}",
+            query="Why does it rain?",
+            documents=["rain water wind snow sun moon"],
+            api_base=server.url,
+            api_key=TOKEN,
+            **fields,
+        )
+        (only,) = answer.results
+        told: float = only["relevance_score"]
+        return told
+
+    whole = await score()
+    assert await score(max_tokens_per_doc=1000) == pytest.approx(whole, abs=1e-5)
+    assert abs(await score(max_tokens_per_doc=3) - whole) > 1e-3

@@ -78,6 +78,37 @@ async def test_openai_for_python(server: InferdProcess) -> None:
         assert refusal.value.param == "size"
 
 
+async def test_streams_of_openai_for_python(server: InferdProcess) -> None:
+    openai = package("openai")
+    types = package("openai.types")
+    async with openai.AsyncOpenAI(
+        base_url=openai_base(server), api_key=TOKEN, max_retries=0
+    ) as client:
+        wish: dict[str, Any] = {"model": IMAGES, "prompt": "a red apple", "size": "1024x1024"}
+        shared: dict[str, Any] = {**wish, "stream": True, "partial_images": 3}
+        drawing: Any = await client.images.generate(**shared, quality="high")
+        *partial, last = [event async for event in drawing]
+        assert all(isinstance(one, types.ImageGenPartialImageEvent) for one in partial)
+        assert [one.partial_image_index for one in partial] == [0, 1, 2]
+        assert isinstance(last, types.ImageGenCompletedEvent)
+        for one in (*partial, last):
+            # The client itself does not look whether all that it declares is there.
+            assert one.__class__.model_validate(one.to_dict()) == one
+            assert (one.size, one.quality, one.output_format) == ("1024x1024", "high", "png")
+            assert size(b64decode(one.b64_json)) == (1024, 1024)
+        assert (last.usage.total_tokens, last.usage.input_tokens_details.text_tokens) == (0, 0)
+        assert last.usage.estimated_cost > 0
+        source = b64decode(last.b64_json)
+        editing: Any = await client.images.edit(**shared, image=source)
+        *partial, last = [event async for event in editing]
+        assert all(isinstance(one, types.ImageEditPartialImageEvent) for one in partial)
+        assert len(partial) == 3
+        assert isinstance(last, types.ImageEditCompletedEvent)
+        with pytest.raises(openai.BadRequestError) as refusal:
+            await client.images.generate(**{**shared, "partial_images": 4})
+        assert refusal.value.param == "partial_images"
+
+
 async def test_films_of_openai_for_python(server: InferdProcess) -> None:
     openai = package("openai")
     async with openai.AsyncOpenAI(

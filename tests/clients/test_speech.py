@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.chatterbox_graphs import chatterbox_card, recording, tiny, write, write_wav
 from tests.clients.support import openai_base, package
 from tests.clients.test_node import installed
 from tests.process import TOKEN, InferdProcess, serving
@@ -22,7 +23,9 @@ MODEL = "hexgrad/Kokoro-82M"
 TEXT = "The quick brown fox jumps over the lazy dog."
 SECONDS = (1.5, 6.0)
 """No voice says these nine words faster or slower."""
-VOICES = 54
+VOICES = 55
+"""Kokoro's, and the default one of Chatterbox."""
+CLONES = "test/chatterbox"
 
 __all__ = ["installed"]
 
@@ -38,7 +41,9 @@ pytestmark = [
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[InferdProcess]:
     folder = tmp_path_factory.mktemp("speech")
-    async with serving(folder, local_card(MODEL)) as running:
+    write(folder / "chatterbox", tiny(turbo=False))
+    cards = [local_card(MODEL), chatterbox_card(folder / "chatterbox", CLONES)]
+    async with serving(folder, *cards) as running:
         yield running
 
 
@@ -101,6 +106,33 @@ async def test_elevenlabs_for_python(server: InferdProcess) -> None:
         assert (await client.voices.get("af_heart")).name == "Heart"
         with pytest.raises(errors.ApiError) as refused:
             _ = [part async for part in speak.convert("nobody", text=TEXT, model_id=MODEL)]
+        assert refused.value.status_code == 404
+
+
+async def test_elevenlabs_clones_a_voice(server: InferdProcess, tmp_path: Path) -> None:
+    elevenlabs = package("elevenlabs")
+    errors = package("elevenlabs.core.api_error")
+    recorded = tmp_path / "ada.wav"
+    write_wav(recorded, recording(3))
+    async with package("httpx").AsyncClient(timeout=120) as http:
+        client = elevenlabs.AsyncElevenLabs(base_url=server.url, api_key=TOKEN, httpx_client=http)
+        made = await client.voices.ivc.create(name="Ada", files=[recorded.read_bytes()])
+        assert not made.requires_verification
+        await client.voices.update(made.voice_id, name="Ada L.")
+        assert (await client.voices.get(made.voice_id)).name == "Ada L."
+        voices = {voice.voice_id for voice in (await client.voices.get_all()).voices}
+        assert made.voice_id in voices
+
+        async def said(voice: str) -> bytes:
+            speak = client.text_to_speech.convert(
+                voice, text=TEXT, model_id=CLONES, output_format="pcm_24000"
+            )
+            return b"".join([part async for part in speak])
+
+        assert await said(made.voice_id) != await said("default")
+        await client.voices.delete(made.voice_id)
+        with pytest.raises(errors.ApiError) as refused:
+            await said(made.voice_id)
         assert refused.value.status_code == 404
 
 

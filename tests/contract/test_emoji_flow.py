@@ -18,11 +18,11 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Resources
 from inferd.engines.emoji_flow import EmojiFlowEngine
 from inferd.errors import BadRequest
-from inferd.tasks.base import CHUNK_BYTES_MAX, Chunk, Counted, Progress, Stopped
+from inferd.tasks.base import CHUNK_BYTES_MAX, NOTHING, Chunk, Counted, Progress, Stopped
 from inferd.tasks.embeddings import EmbeddingsRequest
 from inferd.tasks.every import Event
 from inferd.tasks.media import Media
-from inferd.tasks.text_to_image import ImageRequest, Rendered
+from inferd.tasks.text_to_image import ImageRequest, Preview, Rendered
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 from tests.weights import local_card
 
@@ -70,6 +70,13 @@ def opened(events: list[Event], index: int = 0) -> Image.Image:
 
 def pixels(events: list[Event], index: int = 0) -> Any:
     return np.asarray(opened(events, index).convert("RGB"), np.float32)
+
+
+def previews(events: list[Event], index: int = 0) -> list[bytes]:
+    """Each of them whole, in order."""
+    pieces = [one for one in events if isinstance(one, Preview) and one.index == index]
+    count = sum(one.whole for one in pieces)
+    return [b"".join(one.data for one in pieces if one.number == at) for at in range(count)]
 
 
 def frames(film: bytes) -> Any:
@@ -171,6 +178,56 @@ class TestPictures:
         assert encoded(await told(flow, wish(negative_prompt="cat face"))) != plain
         assert encoded(await told(flow, wish(guidance=1.0))) != plain
         assert encoded(await told(flow, wish(guidance=2.0))) == plain
+
+
+class TestPreviews:
+    async def test_they_come_nearer_to_a_picture_that_they_do_not_change(
+        self, flow: EmojiFlowEngine
+    ) -> None:
+        events = await told(flow, wish("rocket", previews=3, n=2))
+        plain = await told(flow, wish("rocket", n=2))
+        for index in range(2):
+            assert encoded(events, index) == encoded(plain, index)
+            shown = [Image.open(io.BytesIO(one)) for one in previews(events, index)]
+            assert [one.size for one in shown] == [(96, 96)] * 3
+            last = pixels(events, index)
+            off = [float(np.abs(np.asarray(one, np.float32) - last).mean()) for one in shown]
+            assert off[0] > off[1] > off[2] > 0
+        assert [one for one in events if not isinstance(one, Preview)] == plain
+
+    async def test_they_come_after_their_steps_and_say_what_was_used(
+        self, flow: EmojiFlowEngine
+    ) -> None:
+        step, after = Progress(NOTHING), list[int]()
+        for event in await told(flow, wish(previews=3, steps=8)):
+            if isinstance(event, Progress):
+                step = event
+            elif isinstance(event, Preview):
+                after.append(step.step)
+                assert event.usage == step.usage
+        assert after == [2, 4, 6]
+
+    async def test_the_one_after_the_first_step_is_what_a_single_step_draws(
+        self, flow: EmojiFlowEngine
+    ) -> None:
+        events = await told(flow, wish(previews=1, steps=2))
+        assert previews(events) == [encoded(await told(flow, wish(steps=1)))]
+
+    async def test_large_ones_come_in_pieces_that_fit_a_frame(self, flow: EmojiFlowEngine) -> None:
+        events = await told(flow, wish(width=1024, height=1024, previews=1))
+        pieces = [one for one in events if isinstance(one, Preview)]
+        assert len(pieces) > 1
+        assert all(len(one.data) <= CHUNK_BYTES_MAX for one in pieces)
+        assert [one.whole for one in pieces] == [False] * (len(pieces) - 1) + [True]
+        assert Image.open(io.BytesIO(*previews(events))).size == (1024, 1024)
+
+    async def test_from_a_picture_they_lie_in_the_steps_that_are_taken(
+        self, flow: EmojiFlowEngine
+    ) -> None:
+        image = as_media(Image.new("RGB", (96, 96), (90, 120, 150)))
+        taken = await told(flow, wish(image=image, strength=0.3, steps=10, previews=3))
+        assert len(previews(taken)) == 2
+        assert not previews(await told(flow, wish(image=image, strength=0.0, previews=3)))
 
 
 class TestFromAPicture:

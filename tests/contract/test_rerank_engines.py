@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from inferd.catalog.card import ModelCard
 from inferd.catalog.catalog import load_catalog
 from inferd.engines.base import Engine, Resources
+from inferd.engines.llm_reranker import LlmRerankerEngine
 from inferd.engines.registry import engine_class
 from inferd.errors import BadRequest, ContextLengthExceeded
 from inferd.tasks.base import Counted, Progress, Stopped
@@ -86,10 +87,14 @@ async def told(engine: Engine, *queries: str, **fields: Any) -> list[Event]:
     return [event async for event in engine.run(request, asyncio.Event())]
 
 
-async def scores(engine: Engine, *queries: str, **fields: Any) -> tuple[float, ...]:
+async def scored(engine: Engine, *queries: str, **fields: Any) -> Scored:
     last = (await told(engine, *queries, **fields))[-1]
     assert isinstance(last, Scored)
-    return last.scores
+    return last
+
+
+async def scores(engine: Engine, *queries: str, **fields: Any) -> tuple[float, ...]:
+    return (await scored(engine, *queries, **fields)).scores
 
 
 async def test_a_request_is_counted_then_scored(engine: Engine) -> None:
@@ -134,6 +139,33 @@ async def test_a_long_document_is_cut_and_a_long_query_refused(engine: Engine) -
     assert last.usage.input_tokens <= 3 * 3 * 256
     with pytest.raises(ContextLengthExceeded):
         await scores(engine, long)
+
+
+async def test_a_document_is_cut_to_the_tokens_asked_for(engine: Engine) -> None:
+    """Each word is one token in both vocabularies."""
+    whole = "rain water wind snow sun moon"
+    query = "Why does it rain?"
+    uncut = await scored(engine, query, documents=(whole, "rain"))
+    cut = await scored(engine, query, documents=(whole, "rain"), document_tokens_max=3)
+    short = await scored(engine, query, documents=("rain water wind", "rain"))
+    assert cut.scores == pytest.approx(short.scores, abs=1e-6)
+    assert cut.scores[0] != pytest.approx(uncut.scores[0], abs=1e-6)
+    assert cut.scores[1] == pytest.approx(uncut.scores[1], abs=1e-6)
+    assert cut.usage == short.usage
+    passes = 3 if isinstance(engine, LlmRerankerEngine) else 1
+    assert uncut.usage.input_tokens - cut.usage.input_tokens == 3 * passes
+
+
+async def test_a_bound_that_no_document_reaches_changes_nothing(engine: Engine) -> None:
+    long = "so it goes " * 400
+    query = "Why does it rain?"
+    plain = await scored(engine, query, documents=(long, "rain"))
+    for bound in (1000, 10**6):
+        bounded = await scored(engine, query, documents=(long, "rain"), document_tokens_max=bound)
+        assert bounded.scores == pytest.approx(plain.scores, abs=1e-6)
+        assert bounded.usage == plain.usage
+    with pytest.raises(ContextLengthExceeded):
+        await scores(engine, long, document_tokens_max=1)
 
 
 async def test_an_instruction_is_refused_where_a_model_takes_none(engine: Engine) -> None:

@@ -7,9 +7,11 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -20,7 +22,7 @@ from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import Chunk, Counted, Progress, Stopped, TaskName
 from inferd.tasks.every import Event
 from inferd.tasks.media import Media
-from inferd.tasks.text_to_image import ImageRequest, Rendered
+from inferd.tasks.text_to_image import ImageRequest, Preview, Rendered
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 from tests.diffusers import tiny
 
@@ -75,6 +77,18 @@ def opened(events: list[Event], index: int = 0) -> Image.Image:
     return Image.open(io.BytesIO(encoded(events, index))).convert("RGB")
 
 
+def previews(events: list[Event]) -> list[Image.Image]:
+    """Each of them is one piece: the pictures are small."""
+    shown = [one for one in events if isinstance(one, Preview)]
+    assert all(one.whole for one in shown)
+    assert [one.number for one in shown] == list(range(len(shown)))
+    return [Image.open(io.BytesIO(one.data)).convert("RGB") for one in shown]
+
+
+def off(a: Image.Image, b: Image.Image) -> float:
+    return float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean())
+
+
 def as_media(picture: Image.Image) -> Media:
     sink = io.BytesIO()
     picture.save(sink, "PNG")
@@ -127,6 +141,41 @@ class TestPictures:
         assert masked.crop((33, 0, 64, 64)).getcolors() == [(31 * 64, (90, 120, 150))]
         assert masked.crop((0, 0, 31, 64)).getcolors(1) is None
 
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+    async def test_previews_come_nearer_to_a_picture_that_they_do_not_change(
+        self, folders: dict[str, Path], name: str, dtype: str
+    ) -> None:
+        engine = loaded(folders[name], dtype=dtype)
+        for fields in ({}, {"width": 70, "height": 33}, {"image": GREY, "strength": 1.0}):
+            events = await told(engine, wish(steps=8, previews=3, **fields))
+            plain = await told(engine, wish(steps=8, **fields))
+            assert [one for one in events if not isinstance(one, Preview)] == plain
+            shown, last = previews(events), opened(events)
+            assert [one.size for one in shown] == [last.size] * 3
+            first, *_, nearest = (off(one, last) for one in shown)
+            assert nearest < first
+
+    async def test_after_the_last_step_a_preview_would_be_the_picture(
+        self, folders: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def last_step(first: int, last: int, wanted: int) -> list[int]:
+            return [last] if wanted else []
+
+        monkeypatch.setattr("inferd.engines.diffusers_preview.preview_steps", last_step)
+        for dtype in ("float32", "bfloat16", "float16"):
+            events = await told(loaded(folders[name], dtype=dtype), wish(previews=1))
+            (shown,) = previews(events)
+            assert off(shown, opened(events)) < 0.5, dtype
+
+    async def test_a_preview_keeps_what_a_mask_keeps(
+        self, folders: dict[str, Path], name: str
+    ) -> None:
+        mask = Image.new("L", (64, 64), 0)
+        mask.paste(255, (0, 0, 32, 64))
+        fields = {"image": GREY, "mask": as_media(mask), "strength": 1.0}
+        (shown,) = previews(await told(loaded(folders[name]), wish(previews=1, **fields)))
+        assert shown.crop((33, 0, 64, 64)).getcolors() == [(31 * 64, (90, 120, 150))]
+
     async def test_a_cancel_ends_at_the_next_step_and_the_line_moves_on(
         self, folders: dict[str, Path], name: str
     ) -> None:
@@ -149,6 +198,42 @@ class TestPictures:
                 break
         await events.aclose()
         assert isinstance((await told(engine, wish(steps=1)))[-1], Rendered)
+
+
+class TestPreviewsOfOtherFamilies:
+    """A preview is shown where it can be made as the pipeline makes its picture, else none."""
+
+    @pytest.mark.parametrize("name", ["UniPCMultistep", "EulerAncestralDiscrete", "DDIM", "LCM"])
+    async def test_each_scheduler_shows_what_it_has(
+        self, folders: dict[str, Path], tmp_path: Path, name: str
+    ) -> None:
+        folder = self.with_scheduler(folders["sdxl"], tmp_path, f"{name}Scheduler")
+        events = await told(loaded(folder), wish(steps=8, previews=3))
+        first, *_, nearest = (off(one, opened(events)) for one in previews(events))
+        assert nearest < first
+
+    async def test_latents_that_nobody_knows_are_not_shown(
+        self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pipeline: Any = import_module("diffusers").FluxPipeline
+        unpack = pipeline._unpack_latents
+
+        def other(latents: Any, height: int, width: int, vae_scale_factor: int, x: int = 0) -> Any:
+            return unpack(latents, height, width, vae_scale_factor)
+
+        monkeypatch.setattr(pipeline, "_unpack_latents", staticmethod(other))
+        events = await told(loaded(folders["flux"]), wish(previews=3))
+        assert not previews(events)
+        assert isinstance(events[-1], Rendered)
+
+    def with_scheduler(self, folder: Path, tmp_path: Path, name: str) -> Path:
+        """The same pipeline with another one."""
+        copied = tmp_path / "model"
+        shutil.copytree(folder, copied)
+        path = copied / "model_index.json"
+        index = json.loads(path.read_text())
+        path.write_text(json.dumps({**index, "scheduler": ["diffusers", name]}))
+        return copied
 
 
 class TestWishes:

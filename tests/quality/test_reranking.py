@@ -7,7 +7,10 @@ weights of the card were chosen with ten other queries of the same kind.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,22 +102,44 @@ LIST: list[tuple[str, str, str, str, str]] = [
 MRR_MIN = 0.8
 
 
-@pytest.mark.engine
-async def test_the_right_passage_ranks_high(tmp_path: Path) -> None:
+@asynccontextmanager
+async def judge(folder: Path) -> AsyncGenerator[LlmRerankerEngine]:
     card = local_card("inferd/smollm2-reranker")
     path = str(getattr(card.files[0].source, "path", ""))
     engine = LlmRerankerEngine()
-    await asyncio.to_thread(engine.load, card, Resources({"model": path}, 2, str(tmp_path)))
-    reciprocal = 0.0
+    await asyncio.to_thread(engine.load, card, Resources({"model": path}, 2, str(folder)))
     try:
-        for query, *passages in LIST:
-            # The right one stands last, so that a tie counts against it.
-            request = RerankRequest(card.name, (query,), tuple(reversed(passages)))
-            events = [event async for event in engine.run(request, asyncio.Event())]
-            last = events[-1]
-            assert isinstance(last, Scored)
-            right = last.scores[-1]
-            reciprocal += 1 / sum(score >= right for score in last.scores)
+        yield engine
     finally:
         await engine.close()
+
+
+async def scored(engine: LlmRerankerEngine, query: str, *documents: str, **fields: Any) -> Scored:
+    request = RerankRequest("inferd/smollm2-reranker", (query,), documents, **fields)
+    last = [event async for event in engine.run(request, asyncio.Event())][-1]
+    assert isinstance(last, Scored)
+    return last
+
+
+@pytest.mark.engine
+async def test_the_right_passage_ranks_high(tmp_path: Path) -> None:
+    reciprocal = 0.0
+    async with judge(tmp_path) as engine:
+        for query, *passages in LIST:
+            # The right one stands last, so that a tie counts against it.
+            scores = (await scored(engine, query, *reversed(passages))).scores
+            reciprocal += 1 / sum(score >= scores[-1] for score in scores)
     assert reciprocal / len(LIST) >= MRR_MIN
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("at", [4, 6])
+async def test_what_lies_behind_the_cut_does_not_count(tmp_path: Path, at: int) -> None:
+    query, right, *wrong = LIST[at]
+    late = f"The committee met on Monday and did not agree on anything at all. {right}"
+    async with judge(tmp_path) as engine:
+        whole = await scored(engine, query, late, *wrong)
+        cut = await scored(engine, query, late, *wrong, document_tokens_max=12)
+    assert whole.scores[0] == max(whole.scores)
+    assert cut.scores[0] == min(cut.scores)
+    assert cut.usage.input_tokens < whole.usage.input_tokens

@@ -73,7 +73,7 @@ def _(request: RerankRequest, card: ModelCard) -> Usage:
     # An engine that judges by generating reads each pair as often as its card says.
     passes = int(str(card.options.get("passes", 1)))
     return Usage(
-        passes * (request.input_bytes() + len(request.documents) * allowance),
+        passes * (request.tokens_max() + len(request.documents) * allowance),
         output_tokens=len(request.documents),
     )
 

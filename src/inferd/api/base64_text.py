@@ -5,7 +5,9 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Iterator
 
-PIECE_CHARACTERS = 1024 * 1024
+from inferd.api.steps import steps
+
+PIECE_CHARACTERS = 256 * 1024
 """Four characters are three bytes, so pieces end where bytes end."""
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _SKIPPED = b" \t\r\n\v\f\\"
@@ -21,7 +23,7 @@ def decoded(text: str | memoryview) -> list[bytes]:
 
 
 def _pieces(text: str | memoryview) -> Iterator[str | memoryview]:
-    for at in range(0, len(text), PIECE_CHARACTERS):
+    for at in steps(0, len(text), PIECE_CHARACTERS):
         yield text[at : at + PIECE_CHARACTERS]
 
 

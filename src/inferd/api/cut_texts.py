@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from inferd.api.steps import count, find
 from inferd.errors import BadRequest
 
 CUT_MARK = "\0text:"
@@ -50,22 +51,13 @@ def _found(body: Raw) -> list[tuple[int, int]]:
             step += _STEP
             continue
         behind = found[-1][1] + 1 if found else 0
-        start, end = body.rfind(b'"', behind, step), _quote_from(body, step + _STEP)
+        start, end = body.rfind(b'"', behind, step), find(body, b'"', step + _STEP)
         if end < 0:
             break
         if start >= 0 and _is_media(body, start, end, behind):
             found.append((start, end))
         step = (end // _STEP + 1) * _STEP
     return found
-
-
-def _quote_from(body: Raw, at: int) -> int:
-    """The next quote; other threads run between the steps."""
-    for step in range(at, len(body), _STEP):
-        end = body.find(b'"', step, step + _STEP)
-        if end >= 0:
-            return end
-    return -1
 
 
 def _is_media(body: Raw, start: int, end: int, behind: int) -> bool:
@@ -77,9 +69,8 @@ def _is_media(body: Raw, start: int, end: int, behind: int) -> bool:
     if not _START.match(body, start + 1):
         return False
     # PHP writes every slash with a backslash before it; other escapes are left to the decoder.
-    steps = [(at, min(end, at + _STEP)) for at in range(start, end, _STEP)]
-    escapes = sum(body.count(b"\\", *step) for step in steps)
-    return not escapes or escapes == body.count(b"\\/", start, end)
+    escapes = count(body, b"\\", start, end)
+    return not escapes or escapes == count(body, b"\\/", start, end)
 
 
 class CutTexts:

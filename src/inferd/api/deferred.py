@@ -26,16 +26,14 @@ _QUEUED = {
 
 
 def take_webhook(exchange: Exchange, webhook: str | None) -> None:
-    """Note where the answer goes. Raises UrlNotAllowed, BadRequest.
+    """Note where the answer goes, or let go of the body. Raises UrlNotAllowed, BadRequest.
 
     Names are looked up when it is delivered: what they lead to now says nothing of then.
     """
     if not webhook or exchange.detached is not None:
+        exchange.kept = b""
         return
-    target = parse_url(webhook, "webhook")
-    if not exchange.kept:
-        raise BadRequest("The name webhook is to be written plainly.", param="webhook")
-    exchange.webhook = target.url
+    exchange.webhook = parse_url(webhook, "webhook").url
 
 
 async def admit(exchange: Exchange, services: Services, order: Order) -> Work:

@@ -91,9 +91,9 @@ class Exchange:
     detached: Admitted | None = None
     """The call was answered `queued` before, and has no client: its answer goes to a webhook."""
     keeps_body = False
-    """A body that speaks of a webhook is kept as it came."""
-    kept: bytes = b""
-    """Such a body."""
+    """Its body may ask for a webhook."""
+    kept: Raw = b""
+    """Such a body as it came, until its endpoint has seen whether it does."""
     webhook: str = ""
     """Where the answer goes."""
 
@@ -164,8 +164,8 @@ class Exchange:
         if encoding == b"gzip":
             raw = await asyncio.to_thread(gunzip, raw, bytes_max=bytes_max)
             holding.grow_to(len(raw))
-        if self.keeps_body and b"webhook" in raw:
-            self.kept = bytes(raw)
+        if self.keeps_body:
+            self.kept = raw
         if b"idempotency-key" in self.headers:
             asked = f"{self.method} {self.path}?{self.query.decode('latin-1')}"
             kind = self.headers.get(b"content-type", b"")
@@ -218,6 +218,7 @@ class Exchange:
 
     def close(self) -> None:
         """Stop watching, and let go of what is left of the body."""
+        self.kept = b""
         if self.cut is not None:
             self.cut.close()
             self.cut = None

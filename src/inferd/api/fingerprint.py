@@ -6,6 +6,7 @@ import asyncio
 from hashlib import blake2b
 
 from inferd.api.cut_texts import Raw
+from inferd.api.steps import find
 
 _IN_LOOP_BYTES = 256 * 1024
 """More is hashed in a thread: nobody's stream waits for it."""
@@ -24,7 +25,7 @@ def _digest(asked: str, content_type: bytes, body: Raw) -> bytes:
     digest = blake2b(asked.encode(), digest_size=32)
     digest.update(b"\0" + content_type.partition(b";")[0] + b"\0")
     at, seen = 0, memoryview(body)
-    while boundary and (end := body.find(boundary, at)) >= 0:
+    while boundary and (end := find(body, boundary, at)) >= 0:
         digest.update(seen[at:end])
         at = end + len(boundary)
     digest.update(seen[at:])

@@ -21,6 +21,7 @@ from inferd.api.deferred import admit, deferred
 from inferd.api.exchange import Exchange
 from inferd.api.multipart import decode_form, is_multipart
 from inferd.api.services import Services
+from inferd.api.steps import STEP_BYTES
 from inferd.api.stream import EventStream
 from inferd.catalog.card import ModelCard
 from inferd.errors import BadRequest, InferdError, PayloadTooLarge, TooManyRequests
@@ -31,7 +32,7 @@ T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-_IN_LOOP_BYTES = 512 * 1024
+_IN_LOOP_BYTES = STEP_BYTES
 """Longer bodies are decoded in a thread: nobody's stream waits for them."""
 
 

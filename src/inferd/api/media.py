@@ -70,7 +70,7 @@ class MediaDoor:
         if found is None or not fitting:
             names = " or ".join(wanted)
             raise BadRequest(f"{param} is no {names} in a format that is read here.", param=param)
-        return await self._keep(pieces, size, fitting[0], found.mime)
+        return await self.keep(pieces, size, fitting[0], found.mime)
 
     def name(self, given: str) -> str:
         """The file name that a form gave; "" if none."""
@@ -109,7 +109,8 @@ class MediaDoor:
             raise BadRequest("A field holds a character that has no place there.")
         return self._files[int(index)]
 
-    async def _keep(self, pieces: Pieces, size: int, kind: MediaKind, mime: str) -> Media:
+    async def keep(self, pieces: Pieces, size: int, kind: MediaKind, mime: str) -> Media:
+        """What is known to be of this kind, in a frame or as a file that ends with the exchange."""
         folder = self._services.media_dir
         if size <= INLINE_BYTES_MAX or folder is None:
             media = Media(kind, mime, size, data=b"".join(pieces))

@@ -17,6 +17,7 @@ import msgspec
 from inferd.api.body import fault_of
 from inferd.api.cut_texts import Raw
 from inferd.api.errors import FieldInvalid
+from inferd.api.steps import find
 from inferd.errors import BadRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -162,7 +163,7 @@ def _parts(body: Raw, boundary: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _next(body: Raw, delimiter: bytes, at: int) -> int:
-    found = body.find(delimiter, at)
+    found = find(body, delimiter, at)
     if found < 0:
         raise BadRequest("The body is not a sound multipart form.")
     return found

@@ -20,6 +20,7 @@ from inferd.access.sessions import Sessions
 from inferd.access.sign_in import SignIn
 from inferd.access.teams import Teams
 from inferd.access.tokens import Tokens
+from inferd.access.voices import AddedVoices
 from inferd.admission.gate import Gate
 from inferd.api.address import Network
 from inferd.api.idempotency import IdempotencyKeys
@@ -126,6 +127,7 @@ class Services:
     deliveries: Deliveries = field(init=False)
     webhooks: WebhookCalls = field(init=False)
     idempotency: IdempotencyKeys = field(init=False)
+    voices: AddedVoices = field(init=False)
 
     def __post_init__(self) -> None:
         """Follow this installation's clock."""
@@ -148,6 +150,7 @@ class Services:
         object.__setattr__(self, "webhooks", webhooks)
         keys = IdempotencyKeys(self.database, self.ledger, self.clock)
         object.__setattr__(self, "idempotency", keys)
+        object.__setattr__(self, "voices", AddedVoices(self.database, self.clock))
 
     def _set_up_sign_in(self) -> None:
         options = self.options

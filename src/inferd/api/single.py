@@ -35,7 +35,7 @@ Headers = list[tuple[bytes, bytes]]
 class Teller(Protocol):
     """One dialect's way to tell what a task brought. Sees each event once, in order."""
 
-    def say(self, event: Event, work: Work) -> bytes:
+    def say(self, event: Event, work: Work) -> Body:
         """What to send now when streaming. Of a whole answer it is not sent: keep what you need."""
         ...
 
@@ -153,7 +153,7 @@ async def _events(exchange: Exchange, services: Services, work: Work, teller: Te
                 if isinstance(event, ENDINGS):
                     await stream.end(await joined(teller.last(event, work)))
                 elif said := teller.say(event, work):
-                    await stream.send(said)
+                    await stream.send(await joined(said))
     except InferdError as error:
         if not stream.started:
             raise
@@ -176,7 +176,7 @@ async def _bytes(exchange: Exchange, services: Services, work: Work, teller: Tel
                 await send(await joined(teller.last(event, work)))
                 await exchange.end()
             elif said := teller.say(event, work):
-                await send(said)
+                await send(await joined(said))
 
 
 def _timing(work: Work) -> Headers:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from inferd.access.voices import VoiceNotFound
 from inferd.admission.work import Work
 from inferd.api.errors import stream_event
+from inferd.api.exchange import Exchange
+from inferd.api.media import MediaDoor
+from inferd.api.services import Services
 from inferd.api.single import Headers
 from inferd.catalog.card import ModelCard
-from inferd.errors import BadRequest, InferdError, NotFound
+from inferd.errors import BadRequest, InferdError
 from inferd.tasks.base import Chunk
 from inferd.tasks.every import Ending, Event
+from inferd.tasks.media import Media
 from inferd.tasks.text_to_speech import AudioFormat
 
 VOICES_MAX = 8
+ADDED = "voice_"
+"""How names of voices begin that accounts have added."""
 _VOICE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 MIMES: dict[AudioFormat, bytes] = {
@@ -40,23 +48,52 @@ OPENAI_VOICES = {
 """OpenAI's names, and Kokoro's voice of the same name or the nearest kind."""
 
 
-class VoiceNotFound(NotFound):
-    """The model has no voice of this name."""
+class Chosen(NamedTuple):
+    """In which voice a text is spoken: names that the model knows, or recordings of another."""
 
-    code = "voice_not_found"
+    names: tuple[str, ...] = ()
+    recordings: tuple[Media, ...] = ()
+
+
+async def chosen_voice(
+    exchange: Exchange,
+    services: Services,
+    card: ModelCard,
+    given: str | Sequence[str] | None,
+    param: str,
+) -> Chosen:
+    """A voice that the caller's account has added, or names of the model's own.
+
+    Raises what `voices` does; BadRequest for an added one where the model takes none.
+    """
+    added = given if isinstance(given, str) or given is None else "+".join(given)
+    if added is None or not added.startswith(ADDED):
+        return Chosen(voices(card, given, param))
+    found = await services.voices.recordings(exchange.caller.account_id, added)
+    if not card.options.get("clones"):
+        raise BadRequest(
+            f"The model {card.name} speaks in its own voices only: GET /v1/voices lists them.",
+            param=param,
+        )
+    door = MediaDoor(exchange, services)
+    kept = [await door.keep([one.content], len(one.content), "audio", one.mime) for one in found]
+    return Chosen((), tuple(kept))
 
 
 def voices(card: ModelCard, given: str | Sequence[str] | None, param: str) -> tuple[str, ...]:
     """Names of voices: one, several, or several joined with `+`.
 
+    OpenAI's names, which its clients must send, mean the default where a model has no like voice.
     Raises VoiceNotFound for a name that the card does not list; a card without a list leaves it to
     its engine. BadRequest for too many.
     """
     if given is None or given == "":
         return ()
     listed = given.split("+") if isinstance(given, str) else list(given)
-    names = [OPENAI_VOICES.get(name.strip(), name.strip()) for name in listed]
     known = card.options.get("voices")
+    if isinstance(known, list) and {*listed} <= {*OPENAI_VOICES} - {*known}:
+        listed = [name for name in listed if OPENAI_VOICES[name] in known]
+    names = [OPENAI_VOICES.get(name.strip(), name.strip()) for name in listed]
     if isinstance(known, list):
         for name in names:
             if name not in known:

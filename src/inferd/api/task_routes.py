@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from inferd.api.cohere.rerank import RerankIn, RerankOut, rerank
+from inferd.api.cohere.rerank import RerankIn, RerankOut, rerank, rerank_v2
 from inferd.api.elevenlabs.speech import ElevenLabsSpeechIn, elevenlabs_speech
 from inferd.api.elevenlabs.voices import (
     Voice,
+    VoiceIn,
     Voices,
     change_voices,
     list_voices,
@@ -44,7 +45,7 @@ def task_routes() -> list[Route]:
         Route(
             "POST",
             "/v2/rerank",
-            rerank,
+            rerank_v2,
             "inference",
             "openai",
             "Sort documents by a query, as Cohere's clients ask",
@@ -107,6 +108,17 @@ def _elevenlabs() -> list[Route]:
         ),
         Route("GET", path, list_voices, "inference", shape, "All voices", gives=Voices),
         Route("GET", f"{path}/{{rest}}", show_voice, "inference", shape, "One voice", gives=Voice),
-        Route("POST", f"{path}/{{rest}}", change_voices, "inference", shape, "Refused: no cloning"),
-        Route("DELETE", f"{path}/{{rest}}", remove_voice, "inference", shape, "Refused: built in"),
+        Route(
+            "POST",
+            f"{path}/{{rest}}",
+            change_voices,
+            "inference",
+            shape,
+            "add: a voice from recordings; {voice_id}/edit: another name",
+            VoiceIn,
+            Voice,
+        ),
+        Route(
+            "DELETE", f"{path}/{{rest}}", remove_voice, "inference", shape, "Forget an added voice"
+        ),
     ]

@@ -23,7 +23,7 @@ from inferd.cli.wiring import rooms, run_async
 from inferd.clock import SystemClock
 from inferd.errors import InferdError
 from inferd.serving.cluster_wire import Boot, Broken, Up
-from inferd.serving.memory import keep_what_is_loaded
+from inferd.serving.memory import give_large_blocks_their_own_place, keep_what_is_loaded
 from inferd.serving.remote_router import RemoteRouter
 from inferd.settings import Settings
 
@@ -54,6 +54,7 @@ async def _serve(router: RemoteRouter, boot: Boot, listener: socket.socket) -> N
         router.count_with(services.metrics.render_own)
 
         def started() -> None:
+            give_large_blocks_their_own_place()
             keep_what_is_loaded()
             router.say(Up(secret, password))
 

@@ -107,13 +107,14 @@ async def _serve_on(listener: socket.socket, settings: Settings, tls: Tls | None
     from inferd.api.app import build
     from inferd.api.server import serve as serve_http
     from inferd.cli.wiring import rooms
-    from inferd.serving.memory import keep_what_is_loaded
+    from inferd.serving.memory import give_large_blocks_their_own_place, keep_what_is_loaded
 
     async with rooms(settings, ProgressLines().show) as services:
         local, secret, password = await first_start(services, settings)
         url = url_of(settings.host, listener.getsockname()[1], "https" if tls else "http")
 
         def started() -> None:
+            give_large_blocks_their_own_place()
             keep_what_is_loaded()
             shown = tls.fingerprint() if tls else ""
             served = data_dir.ServerFile(url, local, os.getpid(), shown)

@@ -54,10 +54,10 @@ class CrossEncoderModel:
         """Tokens of a query alone, special ones included."""
         return len(self._single.encode(query).ids)
 
-    def pairs(self, pairs: list[tuple[str, str]]) -> list[PairIds]:
-        """Tokenised. The query must leave room."""
+    def pairs(self, pairs: list[tuple[str, str]], document_max: int | None = None) -> list[PairIds]:
+        """Tokenised, each document cut to `document_max` tokens. The query must leave room."""
         encoded: list[Encoding] = self._tokenizer.encode_batch(pairs)
-        return [PairIds(one.ids, one.type_ids) for one in encoded]
+        return [_cut(one, document_max or self._context_length) for one in encoded]
 
     def score(self, pairs: list[PairIds]) -> list[float]:
         """Between 0 and 1: the sigmoid of the logit."""
@@ -66,6 +66,18 @@ class CrossEncoderModel:
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": segments}
         told = self._session.run({name: feeds[name] for name in self._session.inputs})[0]
         return [float(one) for one in 1 / (1 + np.exp(-_logits(told, len(pairs))))]
+
+
+def _cut(pair: Encoding, document_max: int) -> PairIds:
+    """The pair without the tokens of its document behind the first `document_max`."""
+    ids, segments = pair.ids, pair.type_ids
+    if len(ids) > document_max:
+        document = [at for at, sequence in enumerate(pair.sequence_ids) if sequence == 1]
+        # They stand side by side; the tokens around them are no part of the document.
+        if behind := document[document_max:]:
+            left_out = slice(behind[0], behind[-1] + 1)
+            del ids[left_out], segments[left_out]
+    return PairIds(ids, segments)
 
 
 def _logits(told: Array, count: int) -> Array:

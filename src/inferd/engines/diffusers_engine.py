@@ -24,10 +24,18 @@ from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.errors import BadRequest, EngineFailed, InferdError
 from inferd.tasks.base import CHUNK_BYTES_MAX, MICRO, Chunk, Counted, Progress, Stopped, Usage
 from inferd.tasks.every import Event
-from inferd.tasks.text_to_image import STEPS_MAX, ImageRequest, Rendered, image_quantity
+from inferd.tasks.text_to_image import (
+    STEPS_MAX,
+    ImageRequest,
+    Rendered,
+    image_quantity,
+    preview_pieces,
+)
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from inferd.engines.diffusers_model import Pipelines, Tell, Wish
 
 T = TypeVar("T")
@@ -48,6 +56,8 @@ class _Stop(Exception):
 class _Step(NamedTuple):
     done: int
     of: int
+    preview: Image.Image | None
+    """None: the step itself is told, before what it shows."""
 
 
 class DiffusersEngine:
@@ -108,10 +118,17 @@ async def _draw(
     done, total = 0, wish.steps * request.n
     for index in range(request.n):
         one = wish._replace(seed=(wish.seed + index) % SEED_END)
-        drawing = _Drawing(loaded, cancel, partial(pipelines.draw, one))
+        drawing, shown = _Drawing(loaded, cancel, partial(pipelines.draw, one)), 0
         async for step in drawing.steps():
             done = index * wish.steps + step.done * wish.steps // step.of
-            yield Progress(Usage(quantity=most * done // total), done, total)
+            usage = Usage(quantity=most * done // total)
+            if step.preview is None:
+                yield Progress(usage, done, total)
+                continue
+            data = await asyncio.to_thread(encode_image, step.preview, request.image_format)
+            for piece in preview_pieces(index, shown, data, usage):
+                yield piece
+            shown += 1
         if drawing.result is None:
             yield Stopped(Usage(quantity=most * done // total))
             return
@@ -165,8 +182,8 @@ class _Drawing(Generic[T]):
         """Each step when it is done. Raises what the pipeline raises, as an InferdError."""
         loop, told = asyncio.get_running_loop(), asyncio.Queue[_Step | None]()
 
-        def tell(done: int, of: int) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, _Step(done, of))
+        def tell(done: int, of: int, preview: Image.Image | None = None, /) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, _Step(done, of, preview))
             self._check()
 
         future = loop.run_in_executor(self._thread, self._computed, tell)
@@ -215,6 +232,7 @@ def _picture_wish(card: ModelCard, request: ImageRequest) -> Wish:
         image=None if request.image is None else decode_image(request.image),
         mask=None if request.mask is None else decode_mask(request.mask),
         strength=_option(card, "strength", 0.7) if strength is None else strength,
+        previews=request.previews,
     )
 
 

@@ -7,20 +7,29 @@ folder is ever run, and nothing is fetched.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 from PIL import Image
 
 from inferd.catalog.card import ModelCard
+from inferd.engines.diffusers_preview import Previews
 from inferd.engines.encode_image import fitted
 from inferd.errors import BadRequest, EngineFailed
 
-Tell = Callable[[int, int], None]
-"""Called after each step with (step, steps); what it raises ends the drawing."""
+
+class Tell(Protocol):
+    """Called after each step, and again with a preview where one is due.
+
+    What it raises ends the drawing.
+    """
+
+    def __call__(self, done: int, of: int, preview: Image.Image | None = None, /) -> None:
+        """So many steps of so many are done."""
+        ...
+
 
 _INDEX_BYTES_MAX = 1 << 20
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -42,6 +51,7 @@ class Wish(NamedTuple):
     strength: float = 1.0
     frames: int = 1
     rate: int = 16
+    previews: int = 0
 
 
 class Pipelines:
@@ -77,9 +87,13 @@ class Pipelines:
     def draw(self, wish: Wish, tell: Tell) -> Image.Image:
         """One picture in the size that was asked for. Blocks. BadRequest for what it cannot."""
         width, height = self._sides(wish)
+
+        def told(done: int, of: int, preview: Image.Image | None = None, /) -> None:
+            tell(done, of, None if preview is None else _finished(wish, preview))
+
         if wish.image is None:
             options: dict[str, Any] = {"width": width, "height": height}
-            return fitted(self._run(self._text, wish, options, tell)[0], wish.width, wish.height)
+            return _finished(wish, self._run(self._text, wish, options, told)[0])
         if int(wish.steps * wish.strength) < 1:
             return fitted(wish.image, wish.width, wish.height)
         options = {
@@ -91,14 +105,7 @@ class Pipelines:
         if wish.mask is not None:
             options["mask_image"] = wish.mask.resize((width, height))
         family = "Image2Image" if wish.mask is None else "Inpainting"
-        drawn = fitted(
-            self._run(self._sharing(family), wish, options, tell)[0], wish.width, wish.height
-        )
-        if wish.mask is None:
-            return drawn
-        # What may not change is the caller's own pixels, not what became of them in latents.
-        kept = fitted(wish.image, wish.width, wish.height)
-        return Image.composite(drawn, kept, wish.mask.resize(drawn.size))
+        return _finished(wish, self._run(self._sharing(family), wish, options, told)[0])
 
     def film(self, wish: Wish, tell: Tell) -> list[Image.Image]:
         """All frames. Blocks. BadRequest for what it cannot."""
@@ -134,9 +141,13 @@ class Pipelines:
         self, pipeline: Any, wish: Wish, options: dict[str, Any], tell: Tell
     ) -> list[Image.Image]:
         takes = _takes(pipeline)
+        previews = Previews(pipeline, wish.previews, options["width"], options["height"])
 
         def stepped(running: Any, index: int, _: Any, kept: dict[str, Any]) -> dict[str, Any]:
-            tell(index + 1, int(running.num_timesteps))
+            done, of = index + 1, int(running.num_timesteps)
+            tell(done, of)
+            if preview := previews.after(done, of):
+                tell(done, of, preview)
             return kept
 
         told: dict[str, Any] = {
@@ -150,10 +161,20 @@ class Pipelines:
             **_negative(wish, takes),
             **options,
         }
-        with self._torch.inference_mode():
+        with self._torch.inference_mode(), previews.watching():
             made: Any = pipeline(**{name: told[name] for name in told if name in takes})
         frames: Any = made.images if hasattr(made, "images") else made.frames[0]
         return cast("list[Image.Image]", list(frames))
+
+
+def _finished(wish: Wish, drawn: Image.Image) -> Image.Image:
+    """In the size that was asked for; where a mask says so, the old picture stays."""
+    picture = fitted(drawn, wish.width, wish.height)
+    if wish.image is None or wish.mask is None:
+        return picture
+    # What may not change is the caller's own pixels, not what became of them in latents.
+    kept = fitted(wish.image, wish.width, wish.height)
+    return Image.composite(picture, kept, wish.mask.resize(picture.size))
 
 
 def _negative(wish: Wish, takes: set[str]) -> dict[str, Any]:

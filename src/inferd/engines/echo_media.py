@@ -44,9 +44,10 @@ def colour_of(text: str) -> tuple[int, int, int]:
     return number & 255, number >> 8 & 255, number >> 16 & 255
 
 
-def picture(request: ImageRequest, seed: int) -> bytes:
-    """One colour all over, by prompt and seed."""
-    colour = colour_of(f"{request.prompt} {seed}")
+def picture(request: ImageRequest, seed: int, share: float = 1) -> bytes:
+    """One colour all over, by prompt and seed; it brightens with the share that is drawn."""
+    red, green, blue = colour_of(f"{request.prompt} {seed}")
+    colour = round(red * share), round(green * share), round(blue * share)
     if request.image_format == "png":
         return _png(request.width, request.height, colour)
     from PIL import Image

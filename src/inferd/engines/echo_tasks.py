@@ -53,7 +53,14 @@ from inferd.tasks.every import Event, Request
 from inferd.tasks.media import Media
 from inferd.tasks.reranker import RerankRequest, Scored
 from inferd.tasks.speech_recognition import Segment, Transcribed, TranscriptionRequest, Word
-from inferd.tasks.text_to_image import STEPS_MAX, ImageRequest, Rendered, image_quantity
+from inferd.tasks.text_to_image import (
+    STEPS_MAX,
+    ImageRequest,
+    Rendered,
+    image_quantity,
+    preview_pieces,
+    preview_steps,
+)
 from inferd.tasks.text_to_speech import SpeechRequest, Spoken, SpokenWord
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
@@ -114,7 +121,8 @@ def _(request: EmbeddingsRequest, card: ModelCard, knobs: Knobs) -> Plan:
 
 @planned.register
 def _(request: RerankRequest, card: ModelCard, knobs: Knobs) -> Plan:
-    pairs = [(_words(query), _words(document)) for query, document in request.pairs()]
+    kept = request.document_tokens_max
+    pairs = [(_words(query), _words(document)[:kept]) for query, document in request.pairs()]
     counts = [len(query) + len(document) for query, document in pairs]
     _check_context(counts, card)
     usage = Usage(sum(counts))
@@ -181,11 +189,15 @@ def _(request: ImageRequest, card: ModelCard, knobs: Knobs) -> Plan:
     steps = min(request.steps or default, STEPS_MAX)
     usage = Usage(quantity=image_quantity(request, steps, default))
     seed, total = request.seed or 0, steps * request.n
+    shown = preview_steps(0, steps, request.previews)
 
     def after(step: int, so_far: Usage) -> Iterator[Event]:
+        index, done = step // steps, step % steps + 1
         yield Progress(so_far, step + 1, total)
-        if (step + 1) % steps == 0:
-            index = step // steps
+        if done in shown:
+            data = picture(request, seed + index, done / steps)
+            yield from preview_pieces(index, shown.index(done), data, so_far)
+        if done == steps:
             for data in pieces(picture(request, seed + index)):
                 yield Chunk(index, data, so_far)
 

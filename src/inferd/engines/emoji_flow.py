@@ -24,7 +24,14 @@ from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.errors import BadRequest
 from inferd.tasks.base import CHUNK_BYTES_MAX, MICRO, Chunk, Counted, Progress, Stopped, Usage
 from inferd.tasks.every import Event
-from inferd.tasks.text_to_image import STEPS_MAX, ImageRequest, Rendered, image_quantity
+from inferd.tasks.text_to_image import (
+    STEPS_MAX,
+    ImageRequest,
+    Rendered,
+    image_quantity,
+    preview_pieces,
+    preview_steps,
+)
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
 if TYPE_CHECKING:
@@ -48,6 +55,30 @@ class _Start(NamedTuple):
 
     z: Floats
     t: float
+
+
+class _Canvas(NamedTuple):
+    """What all pictures of a request share."""
+
+    loaded: _Loaded
+    request: ImageRequest
+    steering: Steering
+    source: Image.Image | None
+    """Where to start from."""
+
+    async def step(self, z: Floats, t: float, dt: float) -> Floats:
+        """One step of the drawing."""
+        model, threads = self.loaded.model, self.loaded.threads
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, model.step, z, t, dt, self.steering)
+
+    async def encoded(self, z: Floats) -> bytes:
+        """What a latent shows, as a file."""
+        from inferd.engines.encode_image import encode_image
+
+        loop, threads = asyncio.get_running_loop(), self.loaded.threads
+        picture = await loop.run_in_executor(threads, _finished, self, z)
+        return await asyncio.to_thread(encode_image, picture, self.request.image_format)
 
 
 class EmojiFlowEngine:
@@ -92,34 +123,33 @@ class EmojiFlowEngine:
 async def _draw(
     loaded: _Loaded, request: ImageRequest, cancel: asyncio.Event
 ) -> AsyncGenerator[Event]:
-    from inferd.engines.decode_image import decode_image
-    from inferd.engines.encode_image import MIMES, encode_image
+    from inferd.engines.encode_image import MIMES
 
-    _, model, threads = loaded
-    loop = asyncio.get_running_loop()
     steps, most = _steps(loaded.card, request)
-    steering = await loop.run_in_executor(threads, _steering, loaded, request)
-    source = None
-    if request.image is not None:
-        source = await asyncio.to_thread(decode_image, request.image)
+    canvas = await _canvas(loaded, request)
     yield Counted(Usage(quantity=most))
     seed = secrets.randbelow(SEEDS) if request.seed is None else request.seed % 2**64
     done, total = 0, steps * request.n
     for index in range(request.n):
-        z, t = _start(loaded, request, source, seed + index)
+        z, t = _start(canvas, seed + index)
         first = round(t * steps)
+        shown = preview_steps(first, steps, request.previews)
         for step in range(first, steps):
             if cancel.is_set():
                 yield Stopped(Usage(quantity=most * done // total))
                 return
             here = max(t, step / steps)
             length = (step + 1) / steps - here
-            z = await loop.run_in_executor(threads, model.step, z, here, length, steering)
+            before, z = z, await canvas.step(z, here, length)
             done += 1
-            yield Progress(Usage(quantity=most * done // total), done, total)
+            usage = Usage(quantity=most * done // total)
+            yield Progress(usage, done, total)
+            if step + 1 in shown and not cancel.is_set():
+                data = await canvas.encoded(loaded.model.ahead(before, z, here, length))
+                for piece in preview_pieces(index, shown.index(step + 1), data, usage):
+                    yield piece
         done = (index + 1) * steps
-        picture = await loop.run_in_executor(threads, _finished, model, z, request, source)
-        data = await asyncio.to_thread(encode_image, picture, request.image_format)
+        data = await canvas.encoded(z)
         usage = Usage(quantity=most * done // total)
         for at in range(0, len(data), CHUNK_BYTES_MAX):
             yield Chunk(index, data[at : at + CHUNK_BYTES_MAX], usage)
@@ -135,12 +165,24 @@ def _steps(card: ModelCard, request: ImageRequest) -> tuple[int, int]:
     return steps, image_quantity(request, steps, default)
 
 
+async def _canvas(loaded: _Loaded, request: ImageRequest) -> _Canvas:
+    from inferd.engines.decode_image import decode_image
+
+    loop = asyncio.get_running_loop()
+    steering = await loop.run_in_executor(loaded.threads, _steering, loaded, request)
+    source = None
+    if request.image is not None:
+        source = await asyncio.to_thread(decode_image, request.image)
+    return _Canvas(loaded, request, steering, source)
+
+
 def _steering(loaded: _Loaded, request: ImageRequest) -> Steering:
     guidance = _guidance(loaded.card, request.guidance)
     return loaded.model.steering(request.prompt, request.negative_prompt, guidance)
 
 
-def _start(loaded: _Loaded, request: ImageRequest, source: Image.Image | None, seed: int) -> _Start:
+def _start(canvas: _Canvas, seed: int) -> _Start:
+    loaded, request, _, source = canvas
     noise = loaded.model.noise(seed)
     if source is None:
         return _Start(noise, 0.0)
@@ -150,16 +192,15 @@ def _start(loaded: _Loaded, request: ImageRequest, source: Image.Image | None, s
     return _Start(((1 - t) * noise + t * loaded.model.encode(source)).astype(noise.dtype), t)
 
 
-def _finished(
-    model: EmojiModel, z: Floats, request: ImageRequest, source: Image.Image | None
-) -> Image.Image:
+def _finished(canvas: _Canvas, z: Floats) -> Image.Image:
     """The picture in the size that was asked for; where a mask says so, the old one stays."""
     from PIL import Image
 
     from inferd.engines.decode_image import decode_mask
     from inferd.engines.encode_image import fitted
 
-    picture = fitted(model.picture(z), request.width, request.height)
+    loaded, request, _, source = canvas
+    picture = fitted(loaded.model.picture(z), request.width, request.height)
     if source is None or request.mask is None:
         return picture
     mask = decode_mask(request.mask).resize(picture.size)

@@ -93,6 +93,11 @@ class EmojiModel:
         velocity = unwanted + steering.guidance * (wanted - unwanted)
         return (z + dt * velocity[None]).astype(np.float32)
 
+    @staticmethod
+    def ahead(z: Floats, after: Floats, t: float, dt: float) -> Floats:
+        """Where the path ends if it stays as straight as this step, which led from z to after."""
+        return (z + (1 - t) / dt * (after - z)).astype(np.float32)
+
     def picture(self, z: Floats) -> Image.Image:
         """What a latent shows, 48 × 48."""
         pixels = self._decoder.run({"z": z})[0][0]

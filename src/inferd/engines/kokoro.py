@@ -11,23 +11,22 @@ there; a request that is cancelled stops at the next piece.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
-from inferd.engines.kokoro_text import check_language, pieces
+from inferd.engines.kokoro_text import check_language
+from inferd.engines.speech_text import pieces
 from inferd.errors import BadRequest, EngineFailed
-from inferd.tasks.base import CHUNK_BYTES_MAX, MICRO, NOTHING, Chunk, Counted, Stopped, Usage
+from inferd.tasks.base import MICRO, NOTHING, Chunk, Counted, Stopped, Usage
 from inferd.tasks.every import Event
-from inferd.tasks.text_to_speech import SpeechRequest, Spoken, SpokenWord
+from inferd.tasks.text_to_speech import SpeechRequest, Spoken
 
 if TYPE_CHECKING:
-    from inferd.engines.encode_audio import AudioEncoder
     from inferd.engines.kokoro_model import KokoroModel
-    from inferd.engines.kokoro_model import Spoken as SpokenPiece
 
 
 class _Loaded(NamedTuple):
@@ -65,6 +64,7 @@ class KokoroEngine:
             raise unsupported("kokoro", request)
         assert self._loaded is not None, "nothing runs before it is loaded"
         from inferd.engines.kokoro_model import RATE
+        from inferd.engines.speech_out import Speech
 
         card, model, threads = self._loaded
         check_language(request.language, request.text)
@@ -73,14 +73,14 @@ class KokoroEngine:
         total = Usage(quantity=len(request.text) * MICRO)
         yield Counted(total)
         loop = asyncio.get_running_loop()
-        speech, spoken = _Speech(request, alone=len(texts) == 1), NOTHING
+        speech, spoken = Speech(request, RATE, alone=len(texts) == 1), NOTHING
         for text in texts:
             if cancel.is_set():
                 yield Stopped(spoken)
                 return
             piece = await loop.run_in_executor(threads, model.speak, text, voice, request.speed)
             spoken = Usage(quantity=min(spoken.quantity + len(text) * MICRO, total.quantity))
-            for data in speech.add(piece):
+            for data in speech.add(piece.samples, piece.words):
                 yield Chunk(0, data, spoken)
         if not speech.samples:
             raise BadRequest("There is nothing in the text that can be spoken.", param="input")
@@ -100,49 +100,3 @@ class KokoroEngine:
         size = sum(path.stat().st_size for path in files.values() if path.exists())
         declared = sum(file.size_bytes for file in card.files)
         return 2 * max(size, declared) + (500 << 20)
-
-
-class _Speech:
-    """What was said so far, encoded."""
-
-    def __init__(self, request: SpeechRequest, *, alone: bool) -> None:
-        self._request = request
-        self._alone = alone
-        self._encoder: AudioEncoder | None = None
-        self.samples = 0
-        self.words: list[SpokenWord] = []
-
-    def add(self, piece: SpokenPiece) -> Iterator[bytes]:
-        """The encoded piece, cut into chunks."""
-        from inferd.engines.encode_audio import audio_encoder
-        from inferd.engines.kokoro_model import RATE
-
-        request, count = self._request, len(piece.samples)
-        if not count:
-            return
-        if self._encoder is None:
-            self._encoder = audio_encoder(
-                request.audio_format,
-                RATE,
-                request.sample_rate,
-                bit_rate=request.bit_rate,
-                samples_total=count if self._alone else None,
-            )
-        if request.word_times:
-            begin = self.samples / RATE
-            self.words += [
-                SpokenWord(word.text, round(begin + word.start, 3), round(begin + word.end, 3))
-                for word in piece.words
-            ]
-        self.samples += count
-        yield from _cut(self._encoder.encode(piece.samples))
-
-    def finish(self) -> Iterator[bytes]:
-        """What the encoder still holds."""
-        if self._encoder is not None:
-            yield from _cut(self._encoder.finish())
-
-
-def _cut(data: bytes) -> Iterator[bytes]:
-    for at in range(0, len(data), CHUNK_BYTES_MAX):
-        yield data[at : at + CHUNK_BYTES_MAX]

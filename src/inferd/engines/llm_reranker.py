@@ -86,7 +86,9 @@ class LlmRerankerEngine:
             raise BadRequest(
                 f"The model {request.model} takes no instruction.", param="instruction"
             )
-        pairs = await asyncio.to_thread(scorer.pairs, request.pairs(), request.instruction)
+        pairs = await asyncio.to_thread(
+            scorer.pairs, request.pairs(), request.instruction, request.document_tokens_max
+        )
         sizes = [pair.tokens() for pair in pairs]
         yield Counted(Usage(sum(sizes)))
         scores = [0.0] * len(pairs)

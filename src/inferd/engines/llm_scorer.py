@@ -69,8 +69,13 @@ class LlmScorer:
             raise EngineFailed(f"The card's answer {word!r} is not one token of this model.")
         return ids[0]
 
-    def pairs(self, pairs: list[tuple[str, str]], instruction: str | None) -> list[Pair]:
-        """Tokenised; a document that is too long is cut. Raises ContextLengthExceeded. Blocks."""
+    def pairs(
+        self, pairs: list[tuple[str, str]], instruction: str | None, document_max: int | None = None
+    ) -> list[Pair]:
+        """Tokenised; a document is cut to `document_max` tokens and to what fits.
+
+        Raises ContextLengthExceeded. Blocks.
+        """
         told = ids_of(self._tokens, instruction or self._instruction)
         known: dict[str, Ids] = {}
         found: list[Pair] = []
@@ -80,10 +85,10 @@ class LlmScorer:
             # Few tokens are as long as that: what is behind is cut anyway.
             text = ids_of(self._tokens, document[: 16 * self._context])
             values = {"query": known[query], "document": text, "instruction": told}
-            found.append(self._pair(values))
+            found.append(self._pair(values, document_max or self._context))
         return found
 
-    def _pair(self, values: dict[str, Ids]) -> Pair:
+    def _pair(self, values: dict[str, Ids], document_max: int) -> Pair:
         around = max(template.literal for template in self._templates)
         room = self._context - around - len(values["query"].spaced)
         room -= len(values["instruction"].spaced) if self.takes_instruction else 0
@@ -93,7 +98,8 @@ class LlmScorer:
                 f"the {self._context} that the model reads at once for a document.",
                 param="query",
             )
-        return Pair(tuple(template.fill(values, room) for template in self._templates))
+        kept = min(room, document_max)
+        return Pair(tuple(template.fill(values, kept) for template in self._templates))
 
     def score(self, pairs: list[Pair]) -> list[float]:
         """One score in (0, 1) for each. Blocks."""

@@ -77,6 +77,13 @@ def open_session(
 
     `extra_outputs` names tensors inside the model that become outputs too, after its own.
     """
+    return _Session(library_session(path, threads, device, extra_outputs))
+
+
+def library_session(
+    path: Path, threads: int, device: Device = "cpu", extra_outputs: tuple[str, ...] = ()
+) -> Any:
+    """The library's own session, for who keeps what it computes on the device."""
     library: Any = import_module("onnxruntime")
     options: Any = library.SessionOptions()
     options.intra_op_num_threads = threads
@@ -93,10 +100,15 @@ def open_session(
         raise EngineFailed(
             f"ONNX Runtime cannot load {path.name}.", detail=repr(error)[:500]
         ) from error
-    if device == "cuda" and _CUDA not in session.get_providers():
+    if device == "cuda" and not on_gpu(session):
         # The library goes on without a word where CUDA's own libraries are missing.
         _log.warning("%s asks for a GPU and ONNX Runtime has none: it runs on the CPU", path.name)
-    return _Session(session)
+    return session
+
+
+def on_gpu(session: Any) -> bool:
+    """Whether a session of the library computes on a GPU."""
+    return _CUDA in session.get_providers()
 
 
 def _providers(library: Any, device: Device) -> list[str]:

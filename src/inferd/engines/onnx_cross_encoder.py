@@ -95,7 +95,7 @@ class OnnxCrossEncoderEngine:
                     f"{card.context_length} that the model reads at once for a document.",
                     param="query",
                 )
-        return model.pairs(request.pairs())
+        return model.pairs(request.pairs(), request.document_tokens_max)
 
     async def close(self) -> None:
         """Let the running step end."""

@@ -11,6 +11,7 @@ from inferd.engines.base import Engine
 from inferd.errors import BadRequest
 
 ENGINES = {
+    "chatterbox": "inferd.engines.chatterbox:ChatterboxEngine",
     "conse": "inferd.engines.conse:ConseEngine",
     "diffusers": "inferd.engines.diffusers_engine:DiffusersEngine",
     "echo": "inferd.engines.echo:EchoEngine",

@@ -25,7 +25,7 @@ class Blobs:
         self._folder = folder
         self._clock = clock
 
-    async def put(self, content: bytes) -> str:
+    async def put(self, content: bytes | bytearray) -> str:
         """Keep a file; return its name."""
         name = secrets.token_hex(16)
         await asyncio.to_thread(self._put, name, content)
@@ -44,7 +44,7 @@ class Blobs:
         """Where the file of a name lies, for a worker on this machine."""
         return self._folder / name
 
-    def _put(self, name: str, content: bytes) -> None:
+    def _put(self, name: str, content: bytes | bytearray) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._sweep()
         part = self._folder / f"{name}.part"

@@ -48,7 +48,7 @@ class Asked(NamedTuple):
     query: str
     headers: list[tuple[bytes, bytes]]
     """Those that say something about the body."""
-    body: bytes
+    body: bytes | bytearray
     webhook: str
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from inferd.errors import InferdError
-from inferd.serving.wire import CREDIT_BYTES, EVENT_BYTES, Failed, Output, Piece, error_of
-from inferd.tasks.base import Chunk
+from inferd.serving.wire import CREDIT_BYTES, EVENT_BYTES, Failed, Output, Piece, error_of, weight
 from inferd.tasks.embeddings import Embedded
 from inferd.tasks.every import Event
 from inferd.tasks.text_generation import Text
@@ -54,7 +53,10 @@ class Inbox:
             self._filled.clear()
             await self._filled.wait()
         output = self._outputs.popleft()
-        self._take(len(output.data) if type(output) is Chunk else EVENT_BYTES)
+        if type(output) is Text or isinstance(output, InferdError):
+            self._take(EVENT_BYTES)
+        else:
+            self._take(weight(output))
         return output
 
     def _take(self, size_bytes: int) -> None:

@@ -27,6 +27,7 @@ from inferd.tasks.base import Chunk, Counted, Progress, Stopped
 from inferd.tasks.every import ENDINGS, Event
 from inferd.tasks.speech_recognition import Segment
 from inferd.tasks.text_generation import Done, Started, Text
+from inferd.tasks.text_to_image import Preview
 
 CANCEL_SECONDS_MAX = 10.0
 """A worker that has not stopped a request by then hangs."""
@@ -56,6 +57,8 @@ class Link:
 
     async def run(self, request_id: str, request: Request, flight: Flight) -> AsyncGenerator[Event]:
         """Compute; closing the generator cancels and waits for the final usage."""
+        # What was counted until here and what is packed now may each take long with a long text.
+        await asyncio.sleep(0)
         if self.lost:
             raise ReplicaDied("The worker that served this request ended.")
         self.port.send(Run(request_id, request))
@@ -107,7 +110,7 @@ class Link:
 def _note(event: Event | InferdError, flight: Flight) -> bool:
     """Keep the flight true; True if this was the last event."""
     match event:
-        case Text() | Chunk() | Segment():
+        case Text() | Chunk() | Segment() | Preview():
             flight.stage, flight.usage = "decode", event.usage
         case Progress():
             flight.usage = event.usage

@@ -25,6 +25,7 @@ from inferd.engines.base import Features, Request, Resources
 from inferd.errors import BY_CODE, BadRequest, EngineFailed, InferdError
 from inferd.tasks.base import CHUNK_BYTES_MAX, Chunk
 from inferd.tasks.every import Event
+from inferd.tasks.text_to_image import Preview
 
 WINDOW_BYTES = 4 * CHUNK_BYTES_MAX
 """Output of one request that may lie between the engine and its reader."""
@@ -132,20 +133,23 @@ def error_of(failure: Failure) -> InferdError:
 
 def weight(output: Output) -> int:
     """What it takes of its request's window."""
-    if type(output) is Chunk or type(output) is Piece:
+    if type(output) is Chunk or type(output) is Piece or type(output) is Preview:
         return len(output.data)
     return EVENT_BYTES
 
 
-def frame(message: msgspec.Struct) -> bytes:
-    """One message as bytes."""
+def frame(message: msgspec.Struct) -> bytearray:
+    """One message as bytes. A long text is not copied once more to put its length before it."""
+    whole = bytearray(_LENGTH.size)
     try:
-        body = _encoder.encode(message)
+        _encoder.encode_into(message, whole, _LENGTH.size)
     except (OverflowError, RecursionError) as error:
         raise BadRequest("A number is too large, or something nests too deeply.") from error
-    if len(body) > FRAME_BYTES_MAX:
+    length = len(whole) - _LENGTH.size
+    if length > FRAME_BYTES_MAX:
         raise EngineFailed("The request is too large to hand to a worker.")
-    return _LENGTH.pack(len(body)) + body
+    _LENGTH.pack_into(whole, 0, length)
+    return whole
 
 
 class Frames:

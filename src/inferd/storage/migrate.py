@@ -16,7 +16,7 @@ from inferd.storage.database_url import is_postgres, shown, sqlite_path, url_of
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-HEAD = "0012"
+HEAD = "0013"
 """The newest migration. A test compares it with the files."""
 
 _LOCK = 0x1A_FE_4D

@@ -28,7 +28,7 @@ from inferd.tasks.text_generation import (
     TokenizeRequest,
 )
 from inferd.tasks.text_generation import Event as TextEvent
-from inferd.tasks.text_to_image import ImageRequest, Rendered
+from inferd.tasks.text_to_image import ImageRequest, Rendered, TextToImageEvent
 from inferd.tasks.text_to_speech import SpeechRequest, Spoken
 from inferd.tasks.text_to_video import Filmed, VideoRequest
 
@@ -75,7 +75,7 @@ Event = (
     | Scored
     | SpeechRecognitionEvent
     | Spoken
-    | Rendered
+    | TextToImageEvent
     | Filmed
     | ClassificationEvent
 )

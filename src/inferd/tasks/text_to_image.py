@@ -1,16 +1,21 @@
-"""Text to image, also from an image: the pictures come as `Chunk`s, one index each."""
+"""Text to image, also from an image: the pictures come as `Chunk`s, one index each.
+
+Pictures are made one after another; the `Preview`s of one come before its own bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
-from inferd.tasks.base import MICRO, Usage
+from inferd.tasks.base import CHUNK_BYTES_MAX, MICRO, Usage
 from inferd.tasks.media import Media
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 IMAGES_MAX = 4
+PREVIEWS_MAX = 3
 SIDE_MIN, SIDE_MAX = 32, 2048
 STEPS_MAX = 200
 UNIT_PIXELS = 1024 * 1024
@@ -38,6 +43,8 @@ class ImageRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="text-to
     """0 keeps `image`, 1 forgets it."""
     image_format: ImageFormat = "png"
     lora_scale: float | None = None
+    previews: int = 0
+    """How often to show each picture on its way, at most: an engine may show it less often."""
 
 
 def image_quantity(request: ImageRequest, steps: int, default_steps: int) -> int:
@@ -58,4 +65,31 @@ class Rendered(msgspec.Struct, frozen=True, array_like=True, tag="rendered"):
     usage: Usage
 
 
-TextToImageEvent = Rendered
+class Preview(msgspec.Struct, frozen=True, array_like=True, tag="preview"):
+    """Bytes of what a picture is going to be, as the model has it now: a file of its own."""
+
+    index: int
+    """Which picture, from 0."""
+    number: int
+    """Which of its previews, from 0."""
+    data: bytes
+    """At most CHUNK_BYTES_MAX."""
+    whole: bool
+    """True: no more bytes of this preview follow."""
+    usage: Usage
+
+
+def preview_steps(first: int, last: int, previews: int) -> list[int]:
+    """After how many steps to show previews: spread evenly between the first and the last."""
+    spread = (first + (last - first) * at // (previews + 1) for at in range(1, previews + 1))
+    return sorted({step for step in spread if first < step < last})
+
+
+def preview_pieces(index: int, number: int, data: bytes, usage: Usage) -> Iterator[Preview]:
+    """A preview in pieces that a worker may send."""
+    for at in range(0, len(data), CHUNK_BYTES_MAX):
+        end = at + CHUNK_BYTES_MAX
+        yield Preview(index, number, data[at:end], end >= len(data), usage)
+
+
+TextToImageEvent = Rendered | Preview

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from inferd.tasks.base import Usage
+from inferd.tasks.media import Media
 
 AudioFormat = Literal["wav", "mp3", "opus", "flac", "pcm"]
 """pcm: signed 16 bit, little-endian, mono, at the model's own rate."""
@@ -22,6 +23,8 @@ class SpeechRequest(msgspec.Struct, frozen=True, omit_defaults=True, tag="text-t
     """1 to TEXT_CHARACTERS_MAX characters."""
     voices: tuple[str, ...] = ()
     """Several are mixed in equal parts; none: the card's default."""
+    recordings: tuple[Media, ...] = ()
+    """Of the voice to speak in, in the place of `voices`, for models that take some."""
     language: str | None = None
     """Such as `en-us`; None: the voice's own."""
     speed: float = 1.0

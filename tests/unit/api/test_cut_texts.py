@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.api import cut_texts
+from inferd.api import cut_texts, steps
 from inferd.api.cut_texts import CUT_BYTES_MIN, CUT_MARK, CutTexts, cut_out
 from inferd.errors import BadRequest
 
@@ -73,6 +73,8 @@ def test_prompts_and_what_is_no_plain_base64_stay(body: bytes) -> None:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_texts, "CUT_BYTES_MIN", 16)
     monkeypatch.setattr(cut_texts, "_STEP", 8)
+    monkeypatch.setattr(steps, "STEP_BYTES", 8)
+    monkeypatch.setattr(steps, "PAUSE_SECONDS", 0)
 
 
 _TEXT = st.text(alphabet='Aa0+/"\\ :,[]{}-', max_size=60)

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.api import base64_text
+from inferd.api import base64_text, steps
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_pieces() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base64_text, "PIECE_CHARACTERS", 8)
+        patch.setattr(steps, "PAUSE_SECONDS", 0)
         yield
 
 

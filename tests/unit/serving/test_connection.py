@@ -39,6 +39,7 @@ from inferd.tasks.base import CHUNK_BYTES_MAX, Chunk, Progress, Stopped, Usage
 from inferd.tasks.embeddings import Embedded
 from inferd.tasks.every import ENDINGS, Event
 from inferd.tasks.text_generation import Done, Text, TextGenerationRequest, TextPrompt
+from inferd.tasks.text_to_image import Preview
 from tests.gateway import echo_card, until
 
 Script = Callable[[asyncio.Event], AsyncGenerator[Event]]
@@ -147,9 +148,18 @@ def _chunk(usage: Usage) -> Event:
     return Chunk(0, bytes(CHUNK_BYTES_MAX), usage)
 
 
+def _preview(usage: Usage) -> Event:
+    return Preview(0, 0, bytes(CHUNK_BYTES_MAX), whole=True, usage=usage)
+
+
 @pytest.mark.parametrize(
     ("event", "size"),
-    [(_text, EVENT_BYTES), (Progress, EVENT_BYTES), (_chunk, CHUNK_BYTES_MAX)],
+    [
+        (_text, EVENT_BYTES),
+        (Progress, EVENT_BYTES),
+        (_chunk, CHUNK_BYTES_MAX),
+        (_preview, CHUNK_BYTES_MAX),
+    ],
 )
 async def test_an_engine_is_a_window_ahead_of_its_reader_and_no_more(
     event: Callable[[Usage], Event], size: int

@@ -38,6 +38,7 @@ from inferd.tasks.text_generation import (
     TextGenerationRequest,
     Token,
 )
+from inferd.tasks.text_to_image import Preview
 from tests.gateway import echo_card
 
 REQUEST = TextGenerationRequest("a/b", ChatPrompt((Message("user", "hé"),)), max_tokens=3)
@@ -62,6 +63,7 @@ FROM_WORKER = [
             ("R2", Stopped(USAGE)),
             ("R3", Failed(FAILURE)),
             ("R4", Piece(b"\0\1")),
+            ("R5", Preview(0, 2, b"\0\1", whole=True, usage=USAGE)),
         ]
     ),
 ]
@@ -112,6 +114,7 @@ def test_the_bytes_of_each_message_are_these() -> None:
         ["R2", ["stopped", usage]],
         ["R3", ["failed", ["context_length_exceeded", "Too long.", "messages", "d"]]],
         ["R4", ["piece", b"\0\1"]],
+        ["R5", ["preview", 0, 2, b"\0\1", True, usage]],
     ]
 
 

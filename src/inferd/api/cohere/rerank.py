@@ -1,7 +1,8 @@
 """POST /v1/rerank, /v1/openai/rerank, /v2/rerank: as Cohere's and Jina's clients ask.
 
 Field names are those of Cohere's rerank v1 and v2 and of Jina's reranker, where v1's
-`return_documents` and objects with a `text` came from.
+`return_documents` and objects with a `text` came from. No document is refused for its length: it
+is cut to `max_tokens_per_doc`, which Cohere's v2 sets to 4096, and to what the model reads at once.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from inferd.api.instructions import instruction_for
 from inferd.api.native.envelope import NativeTeller
 from inferd.api.native.reranker import Instruction, check_documents
 from inferd.api.services import Services
-from inferd.catalog.card import ModelCard
 from inferd.errors import UnsupportedField
 from inferd.money import usd
 from inferd.tasks.every import Ending
 from inferd.tasks.reranker import PAIRS_MAX, RerankRequest, Scored
+
+V2_TOKENS_PER_DOCUMENT = 4096
+"""Cohere's default in its v2; v1 and Jina's clients name none."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -43,6 +46,8 @@ class RerankIn(msgspec.Struct, frozen=True, kw_only=True):
     instruction: Instruction | None = None
     custom_instruction: Instruction | None = None
     max_tokens_per_doc: Annotated[int, Meta(ge=1)] | None = None
+    """Longer documents are cut to so many tokens; absent: 4096 in `/v2`, else what the model reads
+    at once."""
     rank_fields: Any = None
     user: Annotated[str, Meta(max_length=256)] | None = None
     service_tier: str | None = None
@@ -94,31 +99,37 @@ _encode = msgspec.json.Encoder().encode
 
 async def rerank(exchange: Exchange, services: Services) -> None:
     """Score and sort."""
+    await _rerank(exchange, services, None)
+
+
+async def rerank_v2(exchange: Exchange, services: Services) -> None:
+    """The same with the default of Cohere's v2."""
+    await _rerank(exchange, services, V2_TOKENS_PER_DOCUMENT)
+
+
+async def _rerank(exchange: Exchange, services: Services, tokens_max: int | None) -> None:
     body = await inference.read(exchange, services, _DECODER)
     if body.rank_fields is not None:
         raise UnsupportedField("rank_fields is not supported.", param="rank_fields")
     card = inference.find_model(services, body.model, "reranker")
-    _check_length(card, body.max_tokens_per_doc)
     texts = [one if isinstance(one, str) else one.text for one in body.documents]
     check_documents(texts)
     instruction = instruction_for(card, body.instruction, body.custom_instruction)
-    request = RerankRequest(card.name, (body.query,), tuple(texts), instruction=instruction)
+    kept = body.max_tokens_per_doc or tokens_max
+    request = RerankRequest(
+        card.name,
+        (body.query,),
+        tuple(texts),
+        instruction=instruction,
+        # More than the model reads changes nothing, and may be too large a number for a frame.
+        document_tokens_max=kept and min(kept, card.context_length or kept),
+    )
     order = single.order(
         exchange, card, request, "openai", tier=body.service_tier, end_user=body.user
     )
     top = min(body.top_n or PAIRS_MAX, len(texts))
     shown = texts if body.return_documents else None
     await single.answer(exchange, services, order, _Teller(card.name, top, shown))
-
-
-def _check_length(card: ModelCard, tokens: int | None) -> None:
-    """Models cut each document to what they read at once: a higher bound has its effect already."""
-    if tokens is not None and tokens < card.context_length:
-        raise UnsupportedField(
-            f"The model {card.name} cuts documents to the {card.context_length} tokens that it "
-            "reads at once; a lower max_tokens_per_doc is not supported.",
-            param="max_tokens_per_doc",
-        )
 
 
 class _Teller(NativeTeller):

@@ -13,7 +13,7 @@ from inferd.api import inference, single
 from inferd.api.exchange import Exchange
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
-from inferd.api.spoken import RawAudio, WholeAudio, voices
+from inferd.api.spoken import RawAudio, WholeAudio, chosen_voice
 from inferd.errors import BadRequest, NotFound, UnsupportedField
 from inferd.tasks.text_to_speech import AudioFormat, SpeechRequest
 
@@ -66,10 +66,12 @@ async def elevenlabs_speech(exchange: Exchange, services: Services) -> None:
     wanted = _wanted(query.get("output_format", [body.output_format or "wav"])[0])
     card = inference.find_model(services, body.model_id or MODEL_DEFAULT, "text-to-speech")
     settings = body.voice_settings
+    chosen = await chosen_voice(exchange, services, card, unquote(voice), "voice_id")
     request = SpeechRequest(
         model=card.name,
         text=body.text,
-        voices=voices(card, unquote(voice), "voice_id"),
+        voices=chosen.names,
+        recordings=chosen.recordings,
         language=body.language_code or None,
         speed=(settings.speed if settings else None) or 1.0,
         audio_format=wanted.audio_format,

@@ -15,9 +15,8 @@ from inferd.api.native.envelope import InferenceStatus, NativeTeller, succeeded
 from inferd.api.openai.speech import Speed, Text
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces
-from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, voices, whole_wav
+from inferd.api.spoken import MIMES, VOICES_MAX, RawAudio, chosen_voice, whole_wav
 from inferd.catalog.card import ModelCard
-from inferd.errors import UnsupportedField
 from inferd.tasks.base import Chunk
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_speech import AudioFormat, SpeechRequest, Spoken
@@ -66,15 +65,13 @@ async def text_to_speech(exchange: Exchange, services: Services, card: ModelCard
     """Speak."""
     body = await inference.read_form_or_json(exchange, services, _DECODER, TextToSpeechIn)
     take_webhook(exchange, body.webhook)
-    if body.voice_id:
-        raise UnsupportedField(
-            f"The model {card.name} has no cloned voices; name one in preset_voice.",
-            param="voice_id",
-        )
+    param = "voice_id" if body.voice_id else "preset_voice"
+    chosen = await chosen_voice(exchange, services, card, body.voice_id or body.preset_voice, param)
     request = SpeechRequest(
         model=card.name,
         text=body.text,
-        voices=voices(card, body.preset_voice, "preset_voice"),
+        voices=chosen.names,
+        recordings=chosen.recordings,
         language=body.language_code or None,
         speed=body.speed or 1.0,
         audio_format=body.output_format or "wav",

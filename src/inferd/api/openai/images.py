@@ -1,7 +1,7 @@
 """POST /v1[/openai]/images/{generations,edits,variations}, GET /v1/images/{id} (deepinfra-api 4.6).
 
 `quality` sets the steps (low: half of the model's own, high and hd: twice as many), `style`
-natural lowers the guidance by a quarter.
+natural lowers the guidance by a quarter. Streams are in `images_stream`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.files import respond_file
 from inferd.api.media import read_with_media
+from inferd.api.openai.images_stream import Kind, ShownQuality, StreamTeller
 from inferd.api.pictures import PROMPT_CHARACTERS_MAX, Pictures, parse_size
 from inferd.api.services import Services
 from inferd.api.slices import Body, LongJson, base64_pieces
@@ -28,6 +29,7 @@ from inferd.money import usd
 from inferd.tasks.every import Ending, Event
 from inferd.tasks.text_to_image import (
     IMAGES_MAX,
+    PREVIEWS_MAX,
     STEPS_MAX,
     ImageFormat,
     ImageRequest,
@@ -39,10 +41,19 @@ DEFAULTS = ("black-forest-labs/FLUX-1-schnell", "inferd/emoji-flow")
 
 Prompt = Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARACTERS_MAX)]
 Count = Annotated[int, Meta(ge=1, le=IMAGES_MAX)]
+Partials = Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)]
 Quality = Literal["auto", "low", "medium", "standard", "high", "hd"]
 Style = Literal["vivid", "natural"]
 
 _STEPS: dict[str, float] = {"low": 0.5, "high": 2.0, "hd": 2.0}
+_SHOWN: dict[str, ShownQuality] = {
+    "low": "low",
+    "medium": "medium",
+    "standard": "medium",
+    "high": "high",
+    "hd": "high",
+}
+"""`quality` in OpenAI's words of today."""
 _NATURAL = 0.75
 VARIATION_STRENGTH = 0.4
 
@@ -67,6 +78,7 @@ class ImageGenerationIn(_Shared, frozen=True, kw_only=True):
     prompt: Prompt
     quality: Quality | None = "auto"
     style: Style | None = None
+    partial_images: Partials | None = 0
 
 
 class ImageEditIn(_Shared, frozen=True, kw_only=True):
@@ -76,6 +88,7 @@ class ImageEditIn(_Shared, frozen=True, kw_only=True):
     prompt: Prompt
     mask: str | None = None
     quality: Quality | None = "auto"
+    partial_images: Partials | None = 0
 
 
 class ImageVariationIn(_Shared, frozen=True, kw_only=True):
@@ -129,6 +142,7 @@ async def generations(exchange: Exchange, services: Services) -> None:
         guidance=_guidance(card, body.style),
         seed=body.seed,
         image_format=body.output_format or "png",
+        previews=_previews(body),
     )
     await _answer(exchange, services, card, request, body)
 
@@ -149,6 +163,7 @@ async def edits(exchange: Exchange, services: Services) -> None:
         mask=await door.take(body.mask, "image", "mask") if body.mask else None,
         seed=body.seed,
         image_format=body.output_format or "png",
+        previews=_previews(body),
     )
     await _answer(exchange, services, card, request, body)
 
@@ -156,6 +171,10 @@ async def edits(exchange: Exchange, services: Services) -> None:
 async def variations(exchange: Exchange, services: Services) -> None:
     """Draw something like a picture."""
     body, door = await read_with_media(exchange, services, _VARIATION, ImageVariationIn)
+    if body.stream:
+        raise UnsupportedField(
+            "Variations come whole; generations and edits stream.", param="stream"
+        )
     card = _model(services, body)
     width, height = parse_size(body.size, card)
     request = ImageRequest(
@@ -190,10 +209,6 @@ def _only(images: list[str] | str) -> str:
 
 def _model(services: Services, body: _Shared) -> ModelCard:
     name = body.model
-    if body.stream:
-        raise UnsupportedField(
-            "Pictures come whole here; the native call streams progress.", param="stream"
-        )
     if name:
         return inference.find_model(services, name, "text-to-image")
     for default in DEFAULTS:
@@ -220,12 +235,28 @@ def _guidance(card: ModelCard, style: str | None) -> float | None:
     return float(str(own)) * _NATURAL if style == "natural" and own is not None else None
 
 
+def _previews(body: ImageGenerationIn | ImageEditIn) -> int:
+    return body.partial_images or 0 if body.stream else 0
+
+
 async def _answer(
     exchange: Exchange, services: Services, card: ModelCard, request: ImageRequest, body: _Shared
 ) -> None:
+    streamed = bool(body.stream)
     order = single.order(
-        exchange, card, request, "openai", tier=body.service_tier, end_user=body.user
+        exchange,
+        card,
+        request,
+        "openai",
+        streamed=streamed,
+        tier=body.service_tier,
+        end_user=body.user,
     )
+    if streamed and isinstance(body, ImageGenerationIn | ImageEditIn):
+        kind: Kind = "image_edit" if isinstance(body, ImageEditIn) else "image_generation"
+        told = StreamTeller(services.clock, kind, request, _SHOWN.get(body.quality or "", "auto"))
+        await single.answer(exchange, services, order, told, "events")
+        return
     teller = _Teller(exchange, services, as_url=body.response_format == "url")
     await single.answer(exchange, services, order, teller)
 

@@ -13,7 +13,7 @@ from inferd.api import inference, single
 from inferd.api.errors import stream_event
 from inferd.api.exchange import Exchange
 from inferd.api.services import Services
-from inferd.api.spoken import RawAudio, voices
+from inferd.api.spoken import RawAudio, chosen_voice
 from inferd.errors import InferdError, UnsupportedField
 from inferd.money import usd
 from inferd.tasks.base import Chunk
@@ -80,10 +80,12 @@ async def speech(exchange: Exchange, services: Services) -> None:
     audio_format: AudioFormat = body.response_format or "wav"
     _check(body)
     voice = body.voice.id if isinstance(body.voice, VoiceRef) else body.voice
+    chosen = await chosen_voice(exchange, services, card, voice, "voice")
     request = SpeechRequest(
         model=card.name,
         text=body.input,
-        voices=voices(card, voice, "voice"),
+        voices=chosen.names,
+        recordings=chosen.recordings,
         language=body.language or None,
         speed=body.speed or 1.0,
         audio_format=audio_format,
