@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,7 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.kokoro_text import check_language
 from inferd.engines.speech_text import pieces
+from inferd.engines.turns import in_turn
 from inferd.errors import BadRequest
 from inferd.tasks.base import MICRO, NOTHING, Chunk, Counted, Stopped, Usage
 from inferd.tasks.every import Event
@@ -84,9 +86,8 @@ class ChatterboxEngine:
         yield Counted(total)
         speech, spoken = Speech(request, RATE, alone=len(texts) == 1), NOTHING
         for text in texts:
-            piece = await loop.run_in_executor(
-                speaker.threads, speaker.speak, text, voice, cancel.is_set
-            )
+            work = partial(speaker.speak, text, voice, cancel.is_set)
+            piece = await in_turn(speaker.threads, cancel, work)
             if piece is None:
                 yield Stopped(spoken)
                 return
@@ -115,7 +116,7 @@ class _Speaker:
     """What is loaded. Thread-safe."""
 
     def __init__(self, card: ModelCard, model: ChatterboxModel, default: Path) -> None:
-        self.threads = ThreadPoolExecutor(card.slots, thread_name_prefix="chatterbox")
+        self.threads = ThreadPoolExecutor(card.slots, "chatterbox")
         self.default = default
         self._model = model
         self._exaggeration = float(str(card.options.get("exaggeration", 0.5)))

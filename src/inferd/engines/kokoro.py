@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.kokoro_text import check_language
 from inferd.engines.speech_text import pieces
+from inferd.engines.turns import in_turn
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.base import MICRO, NOTHING, Chunk, Counted, Stopped, Usage
 from inferd.tasks.every import Event
@@ -27,6 +29,10 @@ from inferd.tasks.text_to_speech import SpeechRequest, Spoken
 
 if TYPE_CHECKING:
     from inferd.engines.kokoro_model import KokoroModel
+
+
+THREADS_OF_PIECE = 2
+"""One piece keeps so many busy."""
 
 
 class _Loaded(NamedTuple):
@@ -54,7 +60,9 @@ class KokoroEngine:
         )
         model = KokoroModel(files, resources.threads, device_of(card))
         model.speak("Ready.", model.voice((names[0],)), 1.0)
-        threads = ThreadPoolExecutor(card.slots, thread_name_prefix="kokoro")
+        # Pieces of all callers take turns: many at once on few cores are slower each and together.
+        at_once = min(card.slots, max(1, resources.threads // THREADS_OF_PIECE))
+        threads = ThreadPoolExecutor(at_once, thread_name_prefix="kokoro")
         self._loaded = _Loaded(card, model, threads)
         return Features(("text-to-speech",), card.slots, card.context_length)
 
@@ -72,13 +80,13 @@ class KokoroEngine:
         texts = pieces(request.text)
         total = Usage(quantity=len(request.text) * MICRO)
         yield Counted(total)
-        loop = asyncio.get_running_loop()
         speech, spoken = Speech(request, RATE, alone=len(texts) == 1), NOTHING
         for text in texts:
-            if cancel.is_set():
+            work = partial(model.speak, text, voice, request.speed)
+            piece = await in_turn(threads, cancel, work)
+            if piece is None:
                 yield Stopped(spoken)
                 return
-            piece = await loop.run_in_executor(threads, model.speak, text, voice, request.speed)
             spoken = Usage(quantity=min(spoken.quantity + len(text) * MICRO, total.quantity))
             for data in speech.add(piece.samples, piece.words):
                 yield Chunk(0, data, spoken)

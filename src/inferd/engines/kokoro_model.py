@@ -65,7 +65,7 @@ class KokoroModel:
 
     def __init__(self, files: VoiceFiles, threads: int, device: Device = "cpu") -> None:
         self._session = open_session(
-            files.model, threads, device=device, extra_outputs=(DURATIONS,)
+            files.model, threads, device=device, extra_outputs=(DURATIONS,), spins=True
         )
         self._ids: dict[str, int] = json.loads(files.vocabulary.read_text())["vocab"]
         packed, names = np.fromfile(files.voices, "<f4"), files.names

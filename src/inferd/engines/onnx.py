@@ -71,25 +71,38 @@ def device_of(card: ModelCard) -> Device:
 
 
 def open_session(
-    path: Path, threads: int, *, device: Device = "cpu", extra_outputs: tuple[str, ...] = ()
+    path: Path,
+    threads: int,
+    *,
+    device: Device = "cpu",
+    extra_outputs: tuple[str, ...] = (),
+    spins: bool = False,
 ) -> OnnxSession:
     """Load a model. Raises EngineFailed with a sentence.
 
     `extra_outputs` names tensors inside the model that become outputs too, after its own.
+    `spins`: threads that wait for each other within a call do not sleep; for long calls of many
+    short steps, where it saves a twentieth of the time and costs a tenth more computing.
     """
-    return _Session(library_session(path, threads, device, extra_outputs))
+    return _Session(library_session(path, threads, device, extra_outputs, spins=spins))
 
 
 def library_session(
-    path: Path, threads: int, device: Device = "cpu", extra_outputs: tuple[str, ...] = ()
+    path: Path,
+    threads: int,
+    device: Device = "cpu",
+    extra_outputs: tuple[str, ...] = (),
+    *,
+    spins: bool = False,
 ) -> Any:
     """The library's own session, for who keeps what it computes on the device."""
     library: Any = import_module("onnxruntime")
     options: Any = library.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Threads that spin while they wait take the cores from other workers.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin between calls take the cores from other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spins else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = 3
     try:
         model = path.read_bytes() + _more_outputs(extra_outputs) if extra_outputs else str(path)
