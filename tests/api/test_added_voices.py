@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from inferd.tasks.base import MICRO
 from tests.accounts import another_account
 from tests.chatterbox_graphs import RATE, Tiny, chatterbox_card, recording, spoken, tiny, write
 from tests.gateway import Client, Gateway, Response, echo_card, gateway
+from tests.jwts import offline_jwt
 from tests.ledger import entries
 
 MODEL = "test/chatterbox"
@@ -156,6 +158,22 @@ async def test_it_is_its_accounts_alone(gate: Gateway, tmp_path: Path) -> None:
     for method, where in (("GET", path), ("DELETE", path), ("POST", f"{path}/edit")):
         assert (await stranger.call(method, where, b'{"name": "mine"}')).status == 404
     assert (await openai(stranger, voice)).status == 404
+    assert (await gate.client.get(path)).json()["name"] == "Ada"
+
+
+async def test_a_scoped_jwt_speaks_in_it_and_changes_nothing(gate: Gateway, made: Tiny) -> None:
+    voice = await added(gate, wav(3))
+    token = (await gate.client.post("/v1/api-tokens", {"name": "key"})).json()["token"]
+    claims = {"exp": int(time.time()) + 600}
+    guest = Client(gate.client.app, token=offline_jwt(gate.account_id, "key", token, claims))
+    expected = spoken(made, TEXT, recording(3))
+    np.testing.assert_allclose(samples(await openai(guest, voice)), expected, atol=1e-4)
+    path = f"/v1/voices/{voice}"
+    assert (await add(guest, wav(3))).status == 403
+    for method, where in (("DELETE", path), ("POST", f"{path}/edit")):
+        assert (await guest.call(method, where, b'{"name": "mine"}')).status == 403
+    listed = (await guest.get("/v1/voices")).json()["voices"]
+    assert [one["voice_id"] for one in listed] == ["default", "af_sky"]
     assert (await gate.client.get(path)).json()["name"] == "Ada"
 
 

@@ -112,13 +112,11 @@ def _elevenlabs() -> list[Route]:
             "POST",
             f"{path}/{{rest}}",
             change_voices,
-            "inference",
+            "token",
             shape,
             "add: a voice from recordings; {voice_id}/edit: another name",
             VoiceIn,
             Voice,
         ),
-        Route(
-            "DELETE", f"{path}/{{rest}}", remove_voice, "inference", shape, "Forget an added voice"
-        ),
+        Route("DELETE", f"{path}/{{rest}}", remove_voice, "token", shape, "Forget an added voice"),
     ]
