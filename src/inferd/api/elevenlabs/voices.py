@@ -93,8 +93,9 @@ async def list_voices(exchange: Exchange, services: Services) -> None:
     Whoever holds a scoped JWT may speak in a voice whose id he was given, and learns of no other.
     """
     caller = exchange.caller
-    added = [] if caller.jwt_id else await services.voices.listed(caller.account_id)
-    found = [*_voices(services), *(_added(row) for row in added)]
+    found = list(_voices(services))
+    if caller.jwt_id is None:
+        found += [_added(row) for row in await services.voices.listed(caller.account_id)]
     await exchange.respond(200, _encode(Voices(found)))
 
 
