@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import time
@@ -225,3 +226,11 @@ async def test_an_account_has_so_many(gate: Gateway, monkeypatch: pytest.MonkeyP
     listed = (await gate.client.get("/v1/voices")).json()["voices"]
     await gate.client.call("DELETE", f"/v1/voices/{listed[-1]['voice_id']}", b"")
     assert (await add(gate.client, wav(3))).status == 200
+
+
+async def test_many_calls_at_once_open_few_recordings(gate: Gateway, made: Tiny) -> None:
+    voice = await added(gate, wav(3))
+    answers = await asyncio.gather(*(openai(gate.client, voice) for _ in range(20)))
+    expected = spoken(made, TEXT, recording(3))
+    for answer in answers:
+        np.testing.assert_allclose(samples(answer), expected, atol=1e-4)

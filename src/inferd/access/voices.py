@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -20,6 +22,8 @@ VOICES_MAX = 100
 RECORDINGS_MAX = 10
 RECORDINGS_BYTES_MAX = 10_000_000
 """Of one voice, together: more than a minute of any format, where some seconds are enough."""
+OPEN_MAX = 4
+"""Recordings of so many voices lie in memory at once."""
 _ID = re.compile(r"voice_[0-9A-Za-z]{1,40}")
 
 
@@ -43,6 +47,7 @@ class AddedVoices:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._few = asyncio.Semaphore(OPEN_MAX)
 
     async def add(
         self, account_id: str, name: str, description: str, recordings: Sequence[Recording]
@@ -76,14 +81,18 @@ class AddedVoices:
         async with self._database.reading() as connection:
             return _there(await voices.get(connection, account_id, voice_id))
 
-    async def recordings(self, account_id: str, voice_id: str) -> Sequence[Recording]:
-        """What was recorded of it. Raises VoiceNotFound."""
+    @asynccontextmanager
+    async def recordings(
+        self, account_id: str, voice_id: str
+    ) -> AsyncGenerator[Sequence[Recording]]:
+        """What was recorded of it, of few voices at a time. Raises VoiceNotFound."""
         _check(voice_id)
-        async with self._database.reading() as connection:
-            found = await voices.recordings(connection, account_id, voice_id)
-        if found is None:
-            raise _unknown()
-        return msgspec.msgpack.decode(found, type=list[Recording])
+        async with self._few:
+            async with self._database.reading() as connection:
+                found = await voices.recordings(connection, account_id, voice_id)
+            if found is None:
+                raise _unknown()
+            yield msgspec.msgpack.decode(found, type=list[Recording])
 
     async def rename(
         self, account_id: str, voice_id: str, name: str | None, description: str | None

@@ -69,14 +69,16 @@ async def chosen_voice(
     added = given if isinstance(given, str) or given is None else "+".join(given)
     if added is None or not added.startswith(ADDED):
         return Chosen(voices(card, given, param))
-    found = await services.voices.recordings(exchange.caller.account_id, added)
-    if not card.options.get("clones"):
-        raise BadRequest(
-            f"The model {card.name} speaks in its own voices only: GET /v1/voices lists them.",
-            param=param,
-        )
-    door = MediaDoor(exchange, services)
-    kept = [await door.keep([one.content], len(one.content), "audio", one.mime) for one in found]
+    async with services.voices.recordings(exchange.caller.account_id, added) as found:
+        if not card.options.get("clones"):
+            raise BadRequest(
+                f"The model {card.name} speaks in its own voices only: GET /v1/voices lists them.",
+                param=param,
+            )
+        door = MediaDoor(exchange, services)
+        kept = [
+            await door.keep([one.content], len(one.content), "audio", one.mime) for one in found
+        ]
     return Chosen((), tuple(kept))
 
 
