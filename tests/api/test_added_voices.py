@@ -228,7 +228,7 @@ async def test_an_account_has_so_many(gate: Gateway, monkeypatch: pytest.MonkeyP
     assert (await add(gate.client, wav(3))).status == 200
 
 
-async def test_many_calls_at_once_open_few_recordings(gate: Gateway, made: Tiny) -> None:
+async def test_many_calls_at_once_speak_in_it(gate: Gateway, made: Tiny) -> None:
     voice = await added(gate, wav(3))
     answers = await asyncio.gather(*(openai(gate.client, voice) for _ in range(20)))
     expected = spoken(made, TEXT, recording(3))
