@@ -74,7 +74,8 @@ def is_alive(pid: int) -> bool:
     """A process that is there and no zombie that its new parent has not reaped yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The second: it ended while its file was read.
         return False
 
 
