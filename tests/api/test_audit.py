@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -15,7 +16,7 @@ from sqlalchemy import insert
 from inferd.api.services import ApiOptions
 from inferd.api.table import ROUTES
 from inferd.storage.tables_budgets import gateways
-from tests.gateway import ADMIN_TOKEN, Client, Gateway, Response, gateway
+from tests.gateway import ADMIN_TOKEN, Client, Gateway, Response, echo_card, gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -288,6 +289,26 @@ async def _(s: Steps) -> Response:
     return await person.call("DELETE", f"/v1/sessions/{shown['session_id']}", b"")
 
 
+@step("POST /v1/voices/{rest}", "voice.add")
+async def _(s: Steps) -> Response:
+    return await added_voice(s)
+
+
+@step("DELETE /v1/voices/{rest}", "voice.remove")
+async def _(s: Steps) -> Response:
+    voice = (await added_voice(s)).json()["voice_id"]
+    renamed = await s.send("POST", f"/v1/voices/{voice}/edit", {"name": "Bea"})
+    row = await newest(s.gate)
+    assert (row["action"], row["target"]) == ("voice.rename", voice)
+    assert row["request_id"] == renamed.headers["x-request-id"]
+    return await s.admin.call("DELETE", f"/v1/voices/{voice}", b"")
+
+
+async def added_voice(s: Steps) -> Response:
+    recording = b64encode(b"RIFF----WAVEfmt " + bytes(40)).decode()
+    return await s.send("POST", "/v1/voices/add", {"name": s.new("voice"), "files": recording})
+
+
 @step("POST /v1/admin/password", "password.reset")
 async def _(s: Steps) -> Response:
     return await s.send("POST", "/v1/admin/password", {"login": "admin"})
@@ -311,7 +332,8 @@ async def _(s: Steps) -> Response:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def steps(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Steps]:
     path: Path = tmp_path_factory.mktemp("audit")
-    async with gateway(path) as gate:
+    speaker = echo_card("test/speaker", task="text-to-speech", options={"clones": True})
+    async with gateway(path, echo_card(), speaker) as gate:
         yield Steps(gate)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,12 @@ import pytest
 import pytest_asyncio
 
 from inferd import ids as new_ids
-from inferd.access.voices import Recording
 from inferd.api.routes import Route
 from inferd.api.table import ROUTES
 from inferd.storage import jobs, webhook_calls
 from inferd.storage.rows import JobRow
 from inferd.storage.webhook_calls import CallRow
-from tests.gateway import Client, Gateway, Response, gateway
+from tests.gateway import Client, Gateway, Response, echo_card, gateway
 from tests.jwts import offline_jwt
 
 CHAT = "/v1/chat/completions"
@@ -193,7 +193,8 @@ class World:
 
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with gateway(tmp_path) as gate:
+    speaker = echo_card("test/speaker", task="text-to-speech", options={"clones": True})
+    async with gateway(tmp_path, echo_card(), speaker) as gate:
         blue, blue_person, ids = await _account(gate, "blue")
         red, red_person, _ = await _account(gate, "red")
         yield World(gate, blue, blue_person, red, red_person, ids)
@@ -284,8 +285,8 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         await jobs.add(connection, _film(video_id, uid, await _blob(gate)))
         call = _call(uid, await _blob(gate), gate.services.ledger.gateway)
         await webhook_calls.add(connection, call)
-    recording = Recording("audio/wav", b"RIFF")
-    voice = await gate.services.voices.add(uid, name, "", [recording])
+    files = ["data:audio/wav;base64," + b64encode(b"RIFF----WAVEfmt " + bytes(40)).decode()]
+    voice = (await manager.post("/v1/voices/add", {"name": name, "files": files})).json()
     jwt = offline_jwt(uid, token_name, token["token"], {"exp": int(time.time()) + 99})
     ids = Ids(
         uid,
@@ -296,7 +297,7 @@ async def _account(gate: Gateway, name: str) -> tuple[Client, Client, Ids]:
         answer.headers["x-request-id"],
         video_id,
         call.request_id,
-        voice.id,
+        voice["voice_id"],
         jwt,
     )
     cookie = {"cookie": f"session={session.secret}", "origin": "http://here", "host": "here"}

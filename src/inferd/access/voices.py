@@ -11,6 +11,8 @@ from typing import NamedTuple
 import msgspec
 
 from inferd import ids
+from inferd.access import audit
+from inferd.access.caller import Caller
 from inferd.clock import Clock
 from inferd.errors import BadRequest, NotFound
 from inferd.storage import accounts, voices
@@ -50,7 +52,7 @@ class AddedVoices:
         self._few = asyncio.Semaphore(OPEN_MAX)
 
     async def add(
-        self, account_id: str, name: str, description: str, recordings: Sequence[Recording]
+        self, caller: Caller, name: str, description: str, recordings: Sequence[Recording]
     ) -> VoiceRow:
         """A new one. BadRequest where there is no place for it."""
         if not 1 <= len(recordings) <= RECORDINGS_MAX:
@@ -61,13 +63,14 @@ class AddedVoices:
                 param="files",
             )
         now = self._clock.unix_ns()
-        row = VoiceRow(ids.sortable("voice"), account_id, name, description, now, now)
+        row = VoiceRow(ids.sortable("voice"), caller.account_id, name, description, now, now)
         async with self._database.writing() as connection:
             # Of two at once, each sees the other.
-            await accounts.locked(connection, account_id)
-            if await voices.count(connection, account_id) >= VOICES_MAX:
+            await accounts.locked(connection, caller.account_id)
+            if await voices.count(connection, caller.account_id) >= VOICES_MAX:
                 raise BadRequest(f"An account has at most {VOICES_MAX} voices of its own.")
             await voices.add(connection, row, msgspec.msgpack.encode(recordings))
+            await audit.write(connection, caller, "voice.add", row.id, {"name": name})
         return row
 
     async def listed(self, account_id: str) -> Sequence[VoiceRow]:
@@ -95,12 +98,12 @@ class AddedVoices:
             yield msgspec.msgpack.decode(found, type=list[Recording])
 
     async def rename(
-        self, account_id: str, voice_id: str, name: str | None, description: str | None
+        self, caller: Caller, voice_id: str, name: str | None, description: str | None
     ) -> VoiceRow:
         """Say something else of it; None leaves it. Raises VoiceNotFound."""
         _check(voice_id)
         async with self._database.writing() as connection:
-            row = _there(await voices.get(connection, account_id, voice_id))
+            row = _there(await voices.get(connection, caller.account_id, voice_id))
             row = msgspec.structs.replace(
                 row,
                 name=row.name if name is None else name,
@@ -108,14 +111,16 @@ class AddedVoices:
                 updated_unix_ns=self._clock.unix_ns(),
             )
             await voices.save(connection, row)
+            await audit.write(connection, caller, "voice.rename", row.id, {"name": row.name})
         return row
 
-    async def remove(self, account_id: str, voice_id: str) -> None:
+    async def remove(self, caller: Caller, voice_id: str) -> None:
         """Forget it and its recordings. Raises VoiceNotFound."""
         _check(voice_id)
         async with self._database.writing() as connection:
-            if not await voices.remove(connection, account_id, voice_id):
+            if not await voices.remove(connection, caller.account_id, voice_id):
                 raise _unknown()
+            await audit.write(connection, caller, "voice.remove", voice_id)
 
 
 def _check(voice_id: str) -> None:

@@ -123,8 +123,7 @@ async def change_voices(exchange: Exchange, services: Services) -> None:
             f"The voice {voice.voice_id} comes with its model and keeps its name."
         )
     change = await _change(exchange, services)
-    account_id = exchange.caller.account_id
-    row = await services.voices.rename(account_id, voice_id, change.name, change.description)
+    row = await services.voices.rename(exchange.caller, voice_id, change.name, change.description)
     await exchange.respond(200, _encode(_added(row)))
 
 
@@ -134,7 +133,7 @@ async def remove_voice(exchange: Exchange, services: Services) -> None:
     if not voice_id.startswith(ADDED):
         voice = _find(services, voice_id)
         raise Forbidden(f"The voice {voice.voice_id} comes with its model and cannot be deleted.")
-    await services.voices.remove(exchange.caller.account_id, voice_id)
+    await services.voices.remove(exchange.caller, voice_id)
     await exchange.respond(200, b"{}")
 
 
@@ -147,9 +146,7 @@ async def _add(exchange: Exchange, services: Services) -> None:
     for one in given:
         media = await door.take(one, "audio", "files")
         recordings.append(Recording(media.mime, await asyncio.to_thread(media.read)))
-    row = await services.voices.add(
-        exchange.caller.account_id, body.name, body.description or "", recordings
-    )
+    row = await services.voices.add(exchange.caller, body.name, body.description or "", recordings)
     told = NewVoice(**msgspec.structs.asdict(_added(row)))
     await exchange.respond(200, _encode(told))
 
