@@ -234,3 +234,18 @@ async def test_many_calls_at_once_speak_in_it(gate: Gateway, made: Tiny) -> None
     expected = spoken(made, TEXT, recording(3))
     for answer in answers:
         np.testing.assert_allclose(samples(answer), expected, atol=1e-4)
+
+
+async def test_a_deleted_account_takes_its_voices_with_it(gate: Gateway) -> None:
+    wish = {"display_name": "blue", "email": "blue@example.com"}
+    made = (await gate.client.post("/v1/admin/accounts", wish)).json()
+    uid = made["account"]["uid"]
+    team = Client(gate.client.app, token=made["token"]["token"])
+    assert (await add(team, wav(3))).status == 200
+    kept = await added(gate, wav(3))
+    voices = gate.services.voices
+    assert len(await voices.listed(uid)) == 1
+    removed = await gate.client.call("DELETE", f"/v1/admin/accounts/{uid}", b"")
+    assert removed.status == 200, removed.body
+    assert await voices.listed(uid) == []
+    assert [row.id for row in await voices.listed(gate.account_id)] == [kept]

@@ -11,7 +11,7 @@ from inferd.access.changes import Changes
 from inferd.access.scopes import ADMIN_ACCOUNT
 from inferd.clock import Clock
 from inferd.errors import Conflict, NotFound
-from inferd.storage import account_names, accounts, people, tokens
+from inferd.storage import account_names, accounts, people, tokens, voices
 from inferd.storage.changes import Change
 from inferd.storage.database import Database
 from inferd.storage.rows import AccountKind, AccountRow, MemberRow, PersonRow, Role
@@ -92,6 +92,7 @@ class Accounts:
                     await self._erase(change, mate.person.id, account_id)
             await tokens.revoke_all(connection, account_id, now)
             await people.disband(connection, account_id)
+            await voices.remove_all(connection, account_id)
             for mate in mates:
                 if not await people.memberships(connection, mate.person.id):
                     await people.erase(connection, mate.person.id)

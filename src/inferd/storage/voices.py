@@ -69,3 +69,8 @@ async def remove(connection: AsyncConnection, account_id: str, voice_id: str) ->
     """Whether it was there."""
     mine = (voices.c.account_id == account_id) & (voices.c.id == voice_id)
     return (await connection.execute(delete(voices).where(mine))).rowcount > 0
+
+
+async def remove_all(connection: AsyncConnection, account_id: str) -> None:
+    """Those of an account that is deleted."""
+    await connection.execute(delete(voices).where(voices.c.account_id == account_id))
