@@ -23,7 +23,8 @@ VOICES_MAX = 100
 """Of an account."""
 RECORDINGS_MAX = 10
 RECORDINGS_BYTES_MAX = 10_000_000
-"""Of one voice, together: more than a minute of any format, where some seconds are enough."""
+"""Of one voice, together; whoever takes them in keeps to it. More than a minute of any format, where
+some seconds are enough."""
 OPEN_MAX = 4
 """Recordings of so many voices lie in memory at once."""
 _ID = re.compile(r"voice_[0-9A-Za-z]{1,40}")
@@ -57,11 +58,6 @@ class AddedVoices:
         """A new one. BadRequest where there is no place for it."""
         if not 1 <= len(recordings) <= RECORDINGS_MAX:
             raise BadRequest(f"A voice has 1 to {RECORDINGS_MAX} recordings.", param="files")
-        if sum(len(one.content) for one in recordings) > RECORDINGS_BYTES_MAX:
-            raise BadRequest(
-                f"The recordings have over {RECORDINGS_BYTES_MAX} bytes: some seconds are enough.",
-                param="files",
-            )
         now = self._clock.unix_ns()
         row = VoiceRow(ids.sortable("voice"), caller.account_id, name, description, now, now)
         async with self._database.writing() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ answer = client.chat.completions.create(
 print(answer.choices[0].message.content)
 END
 
-From the terminal: inferd run {model} "Hello"; inferd models list; inferd usage.
+From the terminal: {command} run {model} "Hello"; {command} models list; {command} usage.
 """
 
 
@@ -106,6 +107,14 @@ def greet(url: str, secret: str | None, password: str | None) -> None:
         sys.stdout.flush()
         return
     sign_in = _SIGN_IN.format(url=url, password=password) if password else ""
-    filled = {"version": __version__, "url": url, "secret": secret, "model": MODEL}
+    # `make serve` installs it where no shell looks for it.
+    command = "inferd" if shutil.which("inferd") else sys.argv[0]
+    filled = {
+        "version": __version__,
+        "url": url,
+        "secret": secret,
+        "model": MODEL,
+        "command": command,
+    }
     sys.stdout.write(_GREETING.format(sign_in=sign_in, **filled))
     sys.stdout.flush()

@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -24,13 +25,11 @@ from typing import TYPE_CHECKING
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.kokoro_text import check_language
-from inferd.engines.speech_text import pieces
 from inferd.engines.turns import in_turn
 from inferd.errors import BadRequest
-from inferd.tasks.base import MICRO, NOTHING, Chunk, Counted, Stopped, Usage
 from inferd.tasks.every import Event
 from inferd.tasks.media import Media
-from inferd.tasks.text_to_speech import SpeechRequest, Spoken
+from inferd.tasks.text_to_speech import SpeechRequest
 
 if TYPE_CHECKING:
     from inferd.engines.chatterbox_model import ChatterboxModel, Samples, Voice
@@ -75,30 +74,21 @@ class ChatterboxEngine:
             raise unsupported("chatterbox", request)
         assert self._loaded is not None, "nothing runs before it is loaded"
         from inferd.engines.chatterbox_model import RATE
-        from inferd.engines.speech_out import Speech
+        from inferd.engines.speech_out import SpokenPiece, said
 
         speaker = self._loaded
         _check(request)
         loop = asyncio.get_running_loop()
         voice = await loop.run_in_executor(speaker.threads, speaker.voice, request.recordings)
-        texts = pieces(request.text)
-        total = Usage(quantity=len(request.text) * MICRO)
-        yield Counted(total)
-        speech, spoken = Speech(request, RATE, alone=len(texts) == 1), NOTHING
-        for text in texts:
+
+        async def speak(text: str) -> SpokenPiece | None:
             work = partial(speaker.speak, text, voice, cancel.is_set)
-            piece = await in_turn(speaker.threads, cancel, work)
-            if piece is None:
-                yield Stopped(spoken)
-                return
-            spoken = Usage(quantity=min(spoken.quantity + len(text) * MICRO, total.quantity))
-            for data in speech.add(piece):
-                yield Chunk(0, data, spoken)
-        if not speech.samples:
-            raise BadRequest("There is nothing in the text that can be spoken.", param="input")
-        for data in speech.finish():
-            yield Chunk(0, data, total)
-        yield Spoken(speech.samples * 1000 // RATE, request.sample_rate or RATE, (), total)
+            samples = await in_turn(speaker.threads, cancel, work)
+            return None if samples is None else SpokenPiece(samples)
+
+        async with aclosing(said(request, RATE, speak)) as events:
+            async for event in events:
+                yield event
 
     async def close(self) -> None:
         """Let the running pieces end."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,12 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from inferd.catalog.card import ModelCard
 from inferd.engines.base import Features, Request, Resources, unsupported
 from inferd.engines.kokoro_text import check_language
-from inferd.engines.speech_text import pieces
 from inferd.engines.turns import in_turn
-from inferd.errors import BadRequest, EngineFailed
-from inferd.tasks.base import MICRO, NOTHING, Chunk, Counted, Stopped, Usage
+from inferd.errors import EngineFailed
 from inferd.tasks.every import Event
-from inferd.tasks.text_to_speech import SpeechRequest, Spoken
+from inferd.tasks.text_to_speech import SpeechRequest
 
 if TYPE_CHECKING:
     from inferd.engines.kokoro_model import KokoroModel
@@ -72,30 +71,18 @@ class KokoroEngine:
             raise unsupported("kokoro", request)
         assert self._loaded is not None, "nothing runs before it is loaded"
         from inferd.engines.kokoro_model import RATE
-        from inferd.engines.speech_out import Speech
+        from inferd.engines.speech_out import SpokenPiece, said
 
         card, model, threads = self._loaded
         check_language(request.language, request.text)
         voice = model.voice(request.voices or (str(card.options.get("default_voice", "")),))
-        texts = pieces(request.text)
-        total = Usage(quantity=len(request.text) * MICRO)
-        yield Counted(total)
-        speech, spoken = Speech(request, RATE, alone=len(texts) == 1), NOTHING
-        for text in texts:
-            work = partial(model.speak, text, voice, request.speed)
-            piece = await in_turn(threads, cancel, work)
-            if piece is None:
-                yield Stopped(spoken)
-                return
-            spoken = Usage(quantity=min(spoken.quantity + len(text) * MICRO, total.quantity))
-            for data in speech.add(piece.samples, piece.words):
-                yield Chunk(0, data, spoken)
-        if not speech.samples:
-            raise BadRequest("There is nothing in the text that can be spoken.", param="input")
-        for data in speech.finish():
-            yield Chunk(0, data, total)
-        duration_ms = speech.samples * 1000 // RATE
-        yield Spoken(duration_ms, request.sample_rate or RATE, tuple(speech.words), total)
+
+        async def speak(text: str) -> SpokenPiece | None:
+            return await in_turn(threads, cancel, partial(model.speak, text, voice, request.speed))
+
+        async with aclosing(said(request, RATE, speak)) as events:
+            async for event in events:
+                yield event
 
     async def close(self) -> None:
         """Let the running pieces end."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferd.engines.onnx import Device, open_session
+from inferd.engines.speech_out import SpokenPiece
 from inferd.errors import BadRequest, EngineFailed
 from inferd.tasks.text_to_speech import SpokenWord
 
@@ -42,14 +43,6 @@ class VoiceFiles(NamedTuple):
     voices: Path
     names: list[str]
     """In the order in which the file holds them."""
-
-
-class Spoken(NamedTuple):
-    """One piece of text as sound."""
-
-    samples: NDArray[np.float32]
-    words: tuple[SpokenWord, ...]
-    """Times from the start of the piece."""
 
 
 class _Word(NamedTuple):
@@ -87,7 +80,7 @@ class KokoroModel:
         chosen = np.stack([self._voices[name] for name in names])
         return Voice(np.asarray(chosen.mean(axis=0), np.float32))
 
-    def speak(self, text: str, voice: Voice, speed: float) -> Spoken:
+    def speak(self, text: str, voice: Voice, speed: float) -> SpokenPiece:
         """One piece of text. Empty sound where there is nothing to say."""
         sounds: list[NDArray[np.float32]] = []
         words: list[SpokenWord] = []
@@ -97,7 +90,9 @@ class KokoroModel:
             words += _timed(part, times, begin)
             begin += len(sound) / RATE
             sounds.append(sound)
-        return Spoken(np.concatenate(sounds) if sounds else np.zeros(0, np.float32), tuple(words))
+        return SpokenPiece(
+            np.concatenate(sounds) if sounds else np.zeros(0, np.float32), tuple(words)
+        )
 
     def _sound(
         self, ids: list[int], voice: Voice, speed: float

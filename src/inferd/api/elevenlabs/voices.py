@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from msgspec import Meta
 
-from inferd.access.voices import RECORDINGS_MAX, Recording, VoiceNotFound
+from inferd.access.voices import RECORDINGS_BYTES_MAX, RECORDINGS_MAX, Recording, VoiceNotFound
 from inferd.api import inference
 from inferd.api.body import decode
 from inferd.api.exchange import Exchange
@@ -143,8 +143,16 @@ async def _add(exchange: Exchange, services: Services) -> None:
     body, door = await read_with_media(exchange, services, _VOICE_IN, VoiceIn)
     given = [body.files] if isinstance(body.files, str) else body.files
     recordings: list[Recording] = []
+    room = RECORDINGS_BYTES_MAX
     for one in given:
         media = await door.take(one, "audio", "files")
+        # Before it is read: ten URLs may lead to half a gigabyte.
+        room -= media.size_bytes
+        if room < 0:
+            raise BadRequest(
+                f"The recordings have over {RECORDINGS_BYTES_MAX} bytes: some seconds are enough.",
+                param="files",
+            )
         recordings.append(Recording(media.mime, await asyncio.to_thread(media.read)))
     row = await services.voices.add(exchange.caller, body.name, body.description or "", recordings)
     told = NewVoice(**msgspec.structs.asdict(_added(row)))
