@@ -23,8 +23,8 @@ VOICES_MAX = 100
 """Of an account."""
 RECORDINGS_MAX = 10
 RECORDINGS_BYTES_MAX = 10_000_000
-"""Of one voice, together; whoever takes them in keeps to it. More than a minute of any format, where
-some seconds are enough."""
+"""Of one voice, together; whoever takes them in keeps to it. More than a minute of any format,
+where some seconds are enough."""
 OPEN_MAX = 4
 """Recordings of so many voices lie in memory at once."""
 _ID = re.compile(r"voice_[0-9A-Za-z]{1,40}")
